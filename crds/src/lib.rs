@@ -1,0 +1,1 @@
+//! The KalamDB custom resource: types, defaults and validation.

@@ -1,0 +1,3 @@
+//! One KalamDB database process: HTTP, authentication, configuration.
+
+fn main() {}

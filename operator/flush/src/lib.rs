@@ -1,0 +1,1 @@
+//! Flush scheduling: scrape, policy, dispatch.

@@ -1,0 +1,3 @@
+//! The KalamDB operator.
+
+fn main() {}
