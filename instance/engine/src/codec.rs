@@ -8,7 +8,8 @@ use crate::EngineError;
 /// Encodes a record behind its format version.
 pub fn encode<T: Serialize>(version: u8, record: &T) -> Vec<u8> {
     let mut bytes = vec![version];
-    bincode::serde::encode_into_std_write(record, &mut bytes, bincode::config::standard()).expect("memory takes every record");
+    bincode::serde::encode_into_std_write(record, &mut bytes, bincode::config::standard())
+        .expect("memory takes every record");
     bytes
 }
 

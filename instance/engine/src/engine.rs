@@ -179,7 +179,12 @@ impl Engine {
     }
 
     /// Begins a flush job, or answers with the one that has this id already (then `false`).
-    pub async fn start_flush(&self, id: &str, table: &TableName, reason: FlushReason) -> Result<(FlushJob, bool), EngineError> {
+    pub async fn start_flush(
+        &self,
+        id: &str,
+        table: &TableName,
+        reason: FlushReason,
+    ) -> Result<(FlushJob, bool), EngineError> {
         unimplemented!("{id} {table} {reason:?}")
     }
 
@@ -211,7 +216,12 @@ impl Engine {
 
 impl ReadSnapshot {
     /// Looks the keys up, hot then cold, in this snapshot; answers in the order of the keys. Every answer is a [`LookUp::Read`].
-    pub async fn look_up(&self, table: &Arc<Table>, user: Option<&UserId>, keys: &[Key]) -> Result<Vec<LookUp>, EngineError> {
+    pub async fn look_up(
+        &self,
+        table: &Arc<Table>,
+        user: Option<&UserId>,
+        keys: &[Key],
+    ) -> Result<Vec<LookUp>, EngineError> {
         unimplemented!("{table:?} {user:?} {keys:?}")
     }
 

@@ -23,7 +23,8 @@ impl Seq {
     /// The next sequence after `self` at `now_ms` (milliseconds since the Unix epoch): never at or below `self`, so that it runs
     /// ahead of a clock that stands still or goes back.
     pub fn next(self, now_ms: i64, worker: WorkerId) -> Self {
-        let earliest = ((now_ms - EPOCH_MS).max(0) << (WORKER_BITS + COUNTER_BITS)) | (i64::from(worker.0) << COUNTER_BITS);
+        let earliest =
+            ((now_ms - EPOCH_MS).max(0) << (WORKER_BITS + COUNTER_BITS)) | (i64::from(worker.0) << COUNTER_BITS);
         if earliest > self.0 {
             return Self(earliest);
         }
