@@ -59,6 +59,11 @@ impl FileCache {
         }
     }
 
+    /// The object store that the files lie in.
+    pub fn store(&self) -> &ColdStore {
+        &self.store
+    }
+
     /// What DataFusion's scans read files with: through the same footers.
     pub fn reader_factory(&self) -> Arc<CachedParquetFileReaderFactory> {
         Arc::new(CachedParquetFileReaderFactory::new(self.store.objects().clone(), self.footers.clone()))
