@@ -108,10 +108,9 @@ pub async fn write_files(
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
     let encoder = tokio::task::spawn_blocking(move || encode(&plan, batches, &sender));
     let uploaded = upload(store, log, receiver).await;
-    let encoded = encoder.await.map_err(|error| EngineError::Cold {
-        action: "encode Parquet files".into(),
-        source: error.into(),
-    })?;
+    let encoded = encoder
+        .await
+        .map_err(|error| EngineError::Cold { action: "encode Parquet files".into(), source: error.into() })?;
     // An upload that failed is why the encoder found nobody listening: its error is the cause.
     match (uploaded, encoded) {
         (Err(error), _) => Err(error),
@@ -264,7 +263,8 @@ async fn upload_file(
 ) -> Result<(), EngineError> {
     let path = log.path_of(name);
     let failed = |error| store.failed(format!("write {path}"), error);
-    let mut writer = BufWriter::with_capacity(store.objects().clone(), path.clone(), UPLOAD_PART_BYTES).with_max_concurrency(UPLOADS);
+    let mut writer = BufWriter::with_capacity(store.objects().clone(), path.clone(), UPLOAD_PART_BYTES)
+        .with_max_concurrency(UPLOADS);
     loop {
         match parts.recv().await {
             Some(Part::Bytes(bytes)) => writer.put(bytes).await.map_err(failed)?,

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use chrono::DateTime;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
-use datafusion::execution::cache::DefaultCache;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
+use datafusion::execution::cache::default_cache::DefaultCache;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use parking_lot::Mutex;
@@ -92,9 +92,8 @@ impl FileCache {
         if let Some(known) = self.blooms.lock().get(&key) {
             return Ok(known);
         }
-        let failed = |error: parquet::errors::ParquetError| {
-            self.failed(format!("read a bloom filter of {path}"), error.into())
-        };
+        let failed =
+            |error: parquet::errors::ParquetError| self.failed(format!("read a bloom filter of {path}"), error.into());
         let reader = ParquetObjectReader::new(self.store.objects().clone(), path.clone());
         let metadata = ArrowReaderMetadata::try_new(footer.clone(), ArrowReaderOptions::new()).map_err(failed)?;
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata);
@@ -143,7 +142,8 @@ impl Blooms {
 
     /// Drops the least recently used until a quarter is free, so that the next puts need not look again.
     fn evict(&mut self) {
-        let mut by_use: Vec<(u64, BloomKey)> = self.filters.iter().map(|(key, (_, used))| (*used, key.clone())).collect();
+        let mut by_use: Vec<(u64, BloomKey)> =
+            self.filters.iter().map(|(key, (_, used))| (*used, key.clone())).collect();
         by_use.sort_unstable_by_key(|(used, _)| *used);
         for (_, key) in by_use {
             if self.bytes <= self.limit / 4 * 3 {

@@ -67,7 +67,10 @@ pub async fn read_identity(store: &ColdStore) -> Result<Option<Identity>, Engine
     if identity.format == FORMAT {
         return Ok(Some(identity));
     }
-    Err(corrupt(format!("format {}, this build reads {FORMAT}: use the version that wrote it, or a newer one", identity.format)))
+    Err(corrupt(format!(
+        "format {}, this build reads {FORMAT}: use the version that wrote it, or a newer one",
+        identity.format
+    )))
 }
 
 async fn begin(store: &ColdStore, database_id: Uuid, now_ms: i64) -> Result<Identity, EngineError> {
@@ -125,7 +128,9 @@ mod tests {
         let (ours, theirs) = (Uuid::new_v4(), Uuid::new_v4());
         assert_eq!(claim(&store, ours, false, 1).await.unwrap(), Ownership::Claimed(Epoch(1)));
         assert_eq!(claim(&store, ours, true, 2).await.unwrap(), Ownership::Claimed(Epoch(2)));
-        assert!(matches!(claim(&store, theirs, true, 3).await.unwrap(), Ownership::Foreign(found) if found.database_id == ours));
+        assert!(
+            matches!(claim(&store, theirs, true, 3).await.unwrap(), Ownership::Foreign(found) if found.database_id == ours)
+        );
         assert!(matches!(claim(&store, theirs, false, 4).await.unwrap(), Ownership::VolumeEmpty(_)));
         assert_eq!(claim(&store, ours, true, 5).await.unwrap(), Ownership::Claimed(Epoch(3)), "others took no epoch");
     }
@@ -159,7 +164,11 @@ mod tests {
                 options.mode = PutMode::Overwrite;
                 self.0.put_opts(path, bytes, options).await
             }
-            async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+            async fn put_multipart_opts(
+                &self,
+                path: &Path,
+                options: PutMultipartOptions,
+            ) -> Result<Box<dyn MultipartUpload>> {
                 self.0.put_multipart_opts(path, options).await
             }
             async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {

@@ -127,7 +127,12 @@ impl DeltaLog {
     }
 
     /// The snapshot that follows `before` by that commit.
-    pub fn advance(&self, before: &ColdSnapshot, commit: &Commit, schema: &Schema) -> Result<ColdSnapshot, EngineError> {
+    pub fn advance(
+        &self,
+        before: &ColdSnapshot,
+        commit: &Commit,
+        schema: &Schema,
+    ) -> Result<ColdSnapshot, EngineError> {
         before.after(&commit.actions, schema)
     }
 
@@ -147,13 +152,16 @@ impl DeltaLog {
 
     /// The rows that a deletion vector hides.
     pub async fn read_vector(&self, descriptor: &DeletionVectorDescriptor) -> Result<RoaringTreemap, EngineError> {
-        let failed = |source| EngineError::Cold { action: format!("read a deletion vector of {}", self.folder), source };
+        let failed =
+            |source| EngineError::Cold { action: format!("read a deletion vector of {}", self.folder), source };
         let kernel: delta_kernel::actions::deletion_vector::DeletionVectorDescriptor =
             descriptor.clone().try_into().map_err(|error: delta_kernel::Error| failed(error.into()))?;
         let (engine, url) = (self.log.engine(None), self.log.root_url().clone());
         let read = tokio::task::spawn_blocking(move || kernel.read(engine.storage_handler(), &url));
         read.await.map_err(|error| failed(error.into()))?.map_err(|error| match error {
-            delta_kernel::Error::ObjectStore(error) => self.store.failed(format!("read a deletion vector of {}", self.folder), error),
+            delta_kernel::Error::ObjectStore(error) => {
+                self.store.failed(format!("read a deletion vector of {}", self.folder), error)
+            }
             error => failed(error.into()),
         })
     }
@@ -166,7 +174,10 @@ impl DeltaLog {
     }
 
     fn corrupt(&self, version: i64, error: DeltaTableError) -> EngineError {
-        EngineError::Corrupt { what: format!("{}/_delta_log/{version:020}.json", self.folder), reason: error.to_string() }
+        EngineError::Corrupt {
+            what: format!("{}/_delta_log/{version:020}.json", self.folder),
+            reason: error.to_string(),
+        }
     }
 }
 
@@ -180,7 +191,9 @@ pub fn schema_actions(table: &Table, before: &ColdSnapshot) -> Vec<Action> {
     let from = |json| serde_json::from_value(json).expect("our own metadata is well formed");
     let mut actions = Vec::new();
     if before.version < 0 {
-        actions.push(Action::Protocol(serde_json::from_value(schema::protocol()).expect("our own protocol is well formed")));
+        actions.push(Action::Protocol(
+            serde_json::from_value(schema::protocol()).expect("our own protocol is well formed"),
+        ));
     }
     if before.schema_version != Some(table.version) {
         actions.push(Action::Metadata(from(schema::metadata(table))));

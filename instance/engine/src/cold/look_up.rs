@@ -105,13 +105,20 @@ impl Wanted {
         let rows = converter.convert_columns(&arrays).map_err(|error| failed("compare keys", error))?;
         let rows = rows.iter().enumerate().map(|(key, row)| (row.owned(), key)).collect();
         let types = types.into_iter().map(SqlType::arrow).collect();
-        Ok(Self { columns: schema::looked_up_columns(table), types, values, converter: converter.into(), rows: Arc::new(rows) })
+        Ok(Self {
+            columns: schema::looked_up_columns(table),
+            types,
+            values,
+            converter: converter.into(),
+            rows: Arc::new(rows),
+        })
     }
 
     fn may_be_in(&self, file: &ColdFile, key: usize) -> bool {
-        self.columns.iter().zip(&self.values[key]).all(|(column, value)| {
-            file.stats.columns.get(column).is_none_or(|stats| may_hold(stats, value))
-        })
+        self.columns
+            .iter()
+            .zip(&self.values[key])
+            .all(|(column, value)| file.stats.columns.get(column).is_none_or(|stats| may_hold(stats, value)))
     }
 }
 
@@ -186,8 +193,10 @@ impl<'a> FileLookUp<'a> {
         let mut groups = vec![Vec::new(); self.footer().num_row_groups()];
         for column in &self.wanted.columns {
             let converter = self.converter(column)?;
-            let (mins, maxes) =
-                (converter.row_group_mins(self.footer().row_groups())?, converter.row_group_maxes(self.footer().row_groups())?);
+            let (mins, maxes) = (
+                converter.row_group_mins(self.footer().row_groups())?,
+                converter.row_group_maxes(self.footer().row_groups())?,
+            );
             for (group, bounds) in groups.iter_mut().enumerate() {
                 bounds.push(ColumnStats { min: value_in(&mins, group), max: value_in(&maxes, group), nulls: None });
             }
@@ -240,7 +249,9 @@ impl<'a> FileLookUp<'a> {
     }
 
     /// The predicate that reads key columns only; other columns are read for the rows that pass.
-    fn is_wanted(&self) -> ArrowPredicateFn<impl FnMut(RecordBatch) -> Result<BooleanArray, arrow::error::ArrowError> + 'static> {
+    fn is_wanted(
+        &self,
+    ) -> ArrowPredicateFn<impl FnMut(RecordBatch) -> Result<BooleanArray, arrow::error::ArrowError> + 'static> {
         let descriptor = self.footer().file_metadata().schema_descr();
         let mask = ProjectionMask::columns(descriptor, self.wanted.columns.iter().map(String::as_str));
         let (converter, rows) = (self.wanted.converter.clone(), self.wanted.rows.clone());
@@ -319,10 +330,9 @@ fn comparable(
 }
 
 fn column_of<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, EngineError> {
-    batch.column_by_name(name).ok_or_else(|| EngineError::Corrupt {
-        what: "cold file".into(),
-        reason: format!("it has no column {name}"),
-    })
+    batch
+        .column_by_name(name)
+        .ok_or_else(|| EngineError::Corrupt { what: "cold file".into(), reason: format!("it has no column {name}") })
 }
 
 fn value_in(array: &ArrayRef, place: usize) -> Option<ScalarValue> {
@@ -333,7 +343,9 @@ fn value_in(array: &ArrayRef, place: usize) -> Option<ScalarValue> {
 fn bloom_may_hold(filter: &Sbbf, value: &ScalarValue, physical: PhysicalType) -> bool {
     match (value, physical) {
         (ScalarValue::Int16(Some(number)), PhysicalType::INT32) => filter.check(&i32::from(*number)),
-        (ScalarValue::Int32(Some(number)) | ScalarValue::Date32(Some(number)), PhysicalType::INT32) => filter.check(number),
+        (ScalarValue::Int32(Some(number)) | ScalarValue::Date32(Some(number)), PhysicalType::INT32) => {
+            filter.check(number)
+        }
         (ScalarValue::Int64(Some(number)), PhysicalType::INT64) => filter.check(number),
         (ScalarValue::TimestampMicrosecond(Some(number), _), PhysicalType::INT64) => filter.check(number),
         (ScalarValue::Utf8(Some(text)), PhysicalType::BYTE_ARRAY) => filter.check(text.as_str()),

@@ -45,13 +45,12 @@ impl FileStats {
         let rows = footer.file_metadata().num_rows().unsigned_abs();
         let mut columns = HashMap::new();
         for field in schema.fields() {
-            let converter =
-                StatisticsConverter::try_new(field.name(), schema, footer.file_metadata().schema_descr())?;
+            let converter = StatisticsConverter::try_new(field.name(), schema, footer.file_metadata().schema_descr())?;
             let nulls = converter.row_group_null_counts(footer.row_groups())?;
-            let mut stats =
-                ColumnStats { nulls: Some(nulls.iter().flatten().sum()), ..ColumnStats::default() };
+            let mut stats = ColumnStats { nulls: Some(nulls.iter().flatten().sum()), ..ColumnStats::default() };
             if has_bounds(field.data_type()) {
-                let all_null = |group: usize| nulls.iter().nth(group).flatten() == Some(footer.row_group(group).num_rows() as u64);
+                let all_null =
+                    |group: usize| nulls.iter().nth(group).flatten() == Some(footer.row_group(group).num_rows() as u64);
                 let mins = converter.row_group_mins(footer.row_groups())?;
                 let maxes = converter.row_group_maxes(footer.row_groups())?;
                 stats.min = bound(&mins, all_null, std::cmp::Ordering::Less);
@@ -208,7 +207,10 @@ mod tests {
             (ScalarValue::Date32(Some(-719_000)), ScalarValue::Date32(Some(20_000))),
             (time(-1), time(1_700_000_000_123_456)),
             (ScalarValue::Utf8(Some(long.clone())), ScalarValue::Utf8(Some(long))),
-            (ScalarValue::Decimal128(Some(-123_456_789_012_345), 15, 2), ScalarValue::Decimal128(Some(999_999_999_999_999), 15, 2)),
+            (
+                ScalarValue::Decimal128(Some(-123_456_789_012_345), 15, 2),
+                ScalarValue::Decimal128(Some(999_999_999_999_999), 15, 2),
+            ),
         ];
         for (min, max) in cases {
             let schema = Schema::new(vec![Field::new("c", min.data_type(), true)]);

@@ -67,7 +67,8 @@ impl ColdStore {
     }
 
     fn s3(config: &ObjectStoreConfig) -> Result<Self, EngineError> {
-        let ObjectStoreConfig::S3 { bucket, prefix, endpoint, region, access_key_id, secret_access_key } = config else {
+        let ObjectStoreConfig::S3 { bucket, prefix, endpoint, region, access_key_id, secret_access_key } = config
+        else {
             unreachable!("called for S3 only");
         };
         let at = endpoint.as_deref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
@@ -148,10 +149,7 @@ impl ColdStore {
 
     /// Writes an object whose name nobody else uses.
     pub async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), EngineError> {
-        self.objects
-            .put(path, bytes.into())
-            .await
-            .map_err(|error| self.failed(format!("write {path}"), error))?;
+        self.objects.put(path, bytes.into()).await.map_err(|error| self.failed(format!("write {path}"), error))?;
         self.make_durable(path).await
     }
 

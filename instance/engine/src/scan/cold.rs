@@ -95,11 +95,8 @@ pub fn plan(
     projection: Vec<usize>,
     limit: Option<usize>,
 ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    let files: Vec<_> = files
-        .into_iter()
-        .filter(|file| !file.is_hidden_whole())
-        .map(|file| file.partitioned(log, columns))
-        .collect();
+    let files: Vec<_> =
+        files.into_iter().filter(|file| !file.is_hidden_whole()).map(|file| file.partitioned(log, columns)).collect();
     if files.is_empty() {
         return Ok(None);
     }

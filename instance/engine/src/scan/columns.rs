@@ -46,8 +46,13 @@ impl ScanColumns {
                     physical_name: column.physical_name.clone(),
                     absent: default_scalar(column.default.as_ref(), column.sql_type)?,
                 },
-                None => Source { physical_name: field.name().clone(), absent: ScalarValue::try_from(field.data_type())
-                    .map_err(|error| EngineError::Cold { action: "describe a scan".into(), source: error.into() })? },
+                None => Source {
+                    physical_name: field.name().clone(),
+                    absent: ScalarValue::try_from(field.data_type()).map_err(|error| EngineError::Cold {
+                        action: "describe a scan".into(),
+                        source: error.into(),
+                    })?,
+                },
             };
             sources.insert(field.name().clone(), source);
         }
@@ -67,7 +72,11 @@ impl ScanColumns {
 }
 
 impl PhysicalExprAdapterFactory for ScanColumns {
-    fn create(&self, logical_file_schema: SchemaRef, physical_file_schema: SchemaRef) -> Result<Arc<dyn PhysicalExprAdapter>> {
+    fn create(
+        &self,
+        logical_file_schema: SchemaRef,
+        physical_file_schema: SchemaRef,
+    ) -> Result<Arc<dyn PhysicalExprAdapter>> {
         let columns = self.clone();
         Ok(Arc::new(FileColumns { columns, logical: logical_file_schema, physical: physical_file_schema }))
     }

@@ -23,11 +23,6 @@ use crate::hot::HotSnapshot;
 use crate::schema::{Table, UserId};
 
 /// The table as of one snapshot, with [`Table::sql_schema`]; of a per-user table only that user's rows.
-pub fn provider(
-    hot: HotSnapshot,
-    cold: PinnedCold,
-    table: Arc<Table>,
-    user: Option<UserId>,
-) -> Arc<dyn TableProvider> {
+pub fn provider(hot: HotSnapshot, cold: PinnedCold, table: Arc<Table>, user: Option<UserId>) -> Arc<dyn TableProvider> {
     Arc::new(table::KalamTable::new(hot, cold, table, user))
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::DFSchema;
+use datafusion::common::{DFSchema, plan_err};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, col, lit};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, ident, lit};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::streaming::StreamingTableExec;
@@ -37,6 +37,7 @@ impl KalamTable {
     /// Reads nothing yet.
     pub fn new(hot: HotSnapshot, cold: PinnedCold, table: Arc<Table>, user: Option<UserId>) -> Self {
         let schema = table.sql_schema();
+        let user = user.filter(|_| table.kind.is_per_user());
         Self { hot, cold, table, user, schema }
     }
 
@@ -67,15 +68,14 @@ impl KalamTable {
         let with_user: Vec<usize> = projection.iter().copied().chain([user_column]).collect();
         let Some(scan) = cold::plan(state, cache, &log, &columns, files, with_user, None)? else { return Ok(None) };
         let filter = state.create_physical_expr(filter, &DFSchema::try_from(scan.schema().as_ref().clone())?)?;
-        let own = FilterExecBuilder::new(filter, scan).apply_projection(Some((0..projection.len()).collect()))?.build()?;
+        let own =
+            FilterExecBuilder::new(filter, scan).apply_projection(Some((0..projection.len()).collect()))?.build()?;
         Ok(Some(Arc::new(own)))
     }
 
     /// What keeps other users' rows out. DataFusion moves it into the files' scan; it can't leave the plan.
     fn user_filter(&self) -> Option<Expr> {
-        // A per-user table read for nobody has no rows: no user's id is empty.
-        let user = self.user.as_ref().map_or("", UserId::as_str);
-        self.table.kind.is_per_user().then(|| col(USER_ID).eq(lit(user)))
+        self.user.as_ref().map(|user| ident(USER_ID).eq(lit(user.as_str())))
     }
 
     async fn without_hidden_rows(&self, files: Vec<Arc<ColdFile>>) -> Result<Vec<VisibleFile>, EngineError> {
@@ -94,9 +94,8 @@ impl KalamTable {
     async fn masks(&self) -> Result<HashMap<Arc<str>, RoaringTreemap>, EngineError> {
         let (hot, table) = (self.hot.clone(), self.table.clone());
         let read = tokio::task::spawn_blocking(move || hot.masks(&table));
-        let masks = read
-            .await
-            .map_err(|error| EngineError::Cold { action: "read masks".into(), source: error.into() })??;
+        let masks =
+            read.await.map_err(|error| EngineError::Cold { action: "read masks".into(), source: error.into() })??;
         let mut rows: HashMap<Arc<str>, RoaringTreemap> = HashMap::new();
         for mask in masks {
             rows.entry(mask.file).or_default().insert(mask.row);
@@ -139,6 +138,9 @@ impl TableProvider for KalamTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if self.table.kind.is_per_user() && self.user.is_none() {
+            return plan_err!("table {} holds rows of single users: it is read for one of them", self.table.name);
+        }
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         // Filters are inexact here, so that a limit is only ours to apply where there are none.
         let limit = limit.filter(|_| filters.is_empty());
