@@ -1,0 +1,1 @@
+//! DataFusion's view of a table: cold files minus deletion vectors minus masks, plus hot rows above `flushed_through`.
