@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
 use crate::catalog::{Catalog, CatalogChange};
+use crate::cold::{self, ColdTier, PinnedCold};
 use crate::commit::Committer;
 use crate::commit::clock::{Clock, SystemClock};
 use crate::commit::record::RowRecord;
 use crate::config::EngineConfig;
-use crate::hot::{Hot, HotRow, HotSnapshot, Key, key};
+use crate::hot::{Hot, HotRow, HotSnapshot, Key, RowKey, key};
+use crate::scan;
 use crate::schema::{Table, TableName, UserId};
 use crate::seq::Seq;
 use crate::value::{Row, Value};
@@ -28,6 +30,7 @@ pub struct Engine {
 struct Inner {
     config: EngineConfig,
     hot: Arc<Hot>,
+    cold: Arc<ColdTier>,
     committer: Committer,
     closing: AtomicBool,
 }
@@ -36,6 +39,7 @@ struct Inner {
 #[derive(Clone)]
 pub struct ReadSnapshot {
     hot: HotSnapshot,
+    cold: PinnedCold,
 }
 
 /// A live row, as a look-up found it.
@@ -145,6 +149,7 @@ impl Engine {
 
     /// As [`Engine::open`], with a clock of the caller's.
     pub async fn open_with(config: EngineConfig, clock: Arc<dyn Clock>) -> Result<Self, EngineError> {
+        let cold = ColdTier::open(&config.object_store, config.limits.footer_cache_bytes)?;
         let opening = config.clone();
         let open = move || {
             let hot = Arc::new(Hot::open(&opening, clock.now_micros() / 1000)?);
@@ -152,7 +157,7 @@ impl Engine {
             Ok::<_, EngineError>((hot, committer))
         };
         let (hot, committer) = tokio::task::spawn_blocking(open).await.expect("opening the volume does not panic")?;
-        Ok(Self { inner: Arc::new(Inner { config, hot, committer, closing: AtomicBool::new(false) }) })
+        Ok(Self { inner: Arc::new(Inner { config, hot, cold, committer, closing: AtomicBool::new(false) }) })
     }
 
     /// Stops taking writes, ends running jobs at a safe point, flushes and closes RocksDB.
@@ -193,7 +198,9 @@ impl Engine {
 
     /// A consistent view of everything that was acknowledged before the call.
     pub fn snapshot(&self) -> ReadSnapshot {
-        ReadSnapshot { hot: self.inner.hot.snapshot() }
+        // In this order: the cold versions in memory are then never older than the one that the hot snapshot names.
+        let hot = self.inner.hot.snapshot();
+        ReadSnapshot { hot, cold: self.inner.cold.pin() }
     }
 
     /// The encoded primary key of a row of the table.
@@ -266,11 +273,16 @@ impl ReadSnapshot {
     ) -> Result<Vec<LookUp>, EngineError> {
         let cold_version = self.hot.tier(table.id)?.cold_version;
         let hot = self.hot_rows(table, user, keys).await?;
-        let mut found: Vec<_> = hot.iter().map(|hot| hot.clone().and_then(FoundRow::of_hot)).collect();
+        // A key with a hot version, be it a tombstone, lives nowhere else; one without is masked nowhere.
         let elsewhere: Vec<_> = hot.iter().enumerate().filter(|(_, hot)| hot.is_none()).map(|(at, _)| at).collect();
+        let mut found: Vec<_> = hot.into_iter().map(|hot| hot.and_then(FoundRow::of_hot)).collect();
         if cold_version >= 0 && !elsewhere.is_empty() {
-            let _ = &mut found;
-            unimplemented!("cold look-up")
+            let keys = elsewhere.iter().map(|at| RowKey { user: user.cloned(), key: keys[*at].clone() });
+            let snapshot = self.cold.at(table, cold_version).await?;
+            let rows = cold::look_up(self.cold.tier(), &snapshot, table, &keys.collect::<Vec<_>>()).await?;
+            for (at, row) in elsewhere.into_iter().zip(rows) {
+                found[at] = row;
+            }
         }
         Ok(found.into_iter().map(|found| LookUp::Read { found, cold_version }).collect())
     }
@@ -292,7 +304,7 @@ impl ReadSnapshot {
 
     /// DataFusion's view of the table in this snapshot, with [`Table::sql_schema`]; of a per-user table only that user's rows.
     pub fn provider(&self, table: &Arc<Table>, user: Option<&UserId>) -> Arc<dyn TableProvider> {
-        unimplemented!("{table:?} {user:?}")
+        scan::provider(self.hot.clone(), self.cold.clone(), table.clone(), user.cloned())
     }
 }
 
