@@ -17,7 +17,7 @@ use crate::EngineError;
 const FRESH: Duration = Duration::from_millis(200);
 
 /// Space on a file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiskSpace {
     /// Bytes in use.
     pub used: u64,

@@ -46,6 +46,14 @@ pub struct HotRow {
     pub row: Option<Row>,
 }
 
+/// Some rows that lie in the cold tier now.
+pub struct FlushedKeys {
+    /// Their keys within the table.
+    pub keys: Vec<Vec<u8>>,
+    /// Where to go on; none at the end of the table.
+    pub next: Option<Vec<u8>>,
+}
+
 impl HotSnapshot {
     pub(crate) fn take(db: Arc<DB>) -> Self {
         Self { cell: Arc::new(OwnedSnapshot::new(db, |db| db.snapshot())) }
@@ -180,14 +188,14 @@ impl HotSnapshot {
     }
 
     /// Keys within the table, from `after` on, of at most `limit` rows at or below `flushed_through`: the end of a flush deletes
-    /// them. Also gives where to go on; none at the end of the table.
+    /// them.
     pub fn flushed_keys(
         &self,
         table: TableId,
         kind: TableKind,
         after: &[u8],
         limit: usize,
-    ) -> Result<(Vec<Vec<u8>>, Option<Vec<u8>>), EngineError> {
+    ) -> Result<FlushedKeys, EngineError> {
         let flushed = self.tier(table)?.flushed_through;
         let prefix = key::table_prefix(table);
         let mut iterator = self.iterator(Family::of_rows(kind), key::prefix_end(&prefix));
@@ -196,7 +204,7 @@ impl HotSnapshot {
         while let Some((stored, value)) = iterator.item() {
             let key = &stored[prefix.len()..];
             if keys.len() == limit {
-                return Ok((keys, Some(key.to_vec())));
+                return Ok(FlushedKeys { keys, next: Some(key.to_vec()) });
             }
             if row::header(value)?.seq <= flushed {
                 keys.push(key.to_vec());
@@ -204,7 +212,7 @@ impl HotSnapshot {
             iterator.next();
         }
         iterator.status().map_err(failed("read flushed rows"))?;
-        Ok((keys, None))
+        Ok(FlushedKeys { keys, next: None })
     }
 
     /// Calls `visit` with every record whose key begins with `prefix`, and the key behind it.

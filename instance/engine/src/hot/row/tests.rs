@@ -6,7 +6,12 @@ use super::*;
 use crate::schema::TableKind;
 use crate::schema::testing::table;
 
-const GOLDEN: &str = "";
+/// [`example`] as format 1 writes it: header, then fields.
+const GOLDEN: &str = concat!(
+    "01000403020100000000050000000000000001000000",
+    "0101050201010303feff030405ffffffff0f05040000c03f060800000000000002c00710c01dfeffffffff",
+    "ffffffffffffffffff080b6772c3bcc39f0064696368090200ff0a088080f281838985060b01010c097b2261223a5b315d7d",
+);
 
 const TYPES: [SqlType; 12] = [
     SqlType::BigInt,
