@@ -46,7 +46,13 @@ impl Jobs {
     }
 
     /// Adds a queued job, or answers with the one of that id (then `false`).
-    pub fn add(&self, id: &str, table: &TableName, reason: FlushReason, now_ms: i64) -> Result<(FlushJob, bool), EngineError> {
+    pub fn add(
+        &self,
+        id: &str,
+        table: &TableName,
+        reason: FlushReason,
+        now_ms: i64,
+    ) -> Result<(FlushJob, bool), EngineError> {
         check_id(id)?;
         let mut known = self.known.lock();
         if let Some(record) = known.get(id) {

@@ -120,7 +120,9 @@ impl Flusher {
         }
         let table = self.table(name)?;
         if table.kind == crate::schema::TableKind::Stream {
-            return Err(EngineError::Invalid(format!("table {name} is a STREAM table: its rows expire and are never flushed")));
+            return Err(EngineError::Invalid(format!(
+                "table {name} is a STREAM table: its rows expire and are never flushed"
+            )));
         }
         let (job, new) = self.jobs.add(id, name, reason, self.runner.now_ms())?;
         if new {
@@ -277,8 +279,14 @@ impl Flusher {
 
     /// A job whose process died is never continued: what is in the log says whether its rows were moved.
     async fn end_of_dead(&self, record: &JobRecord) -> Result<Ended, EngineError> {
-        let died = || EngineError::Unavailable("the instance stopped before the job ended; its rows are still in the hot tier".into());
-        let (Some(attempt), Ok(name)) = (record.attempt, record.job.table.parse::<TableName>()) else { return Err(died()) };
+        let died = || {
+            EngineError::Unavailable(
+                "the instance stopped before the job ended; its rows are still in the hot tier".into(),
+            )
+        };
+        let (Some(attempt), Ok(name)) = (record.attempt, record.job.table.parse::<TableName>()) else {
+            return Err(died());
+        };
         let table = self.table(&name)?;
         let stored = self.runner.hot.snapshot().intents(table.id)?;
         let moved = match stored.iter().any(|intent| intent.job == attempt) {

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Epoch;
 use crate::EngineError;
-use crate::cold::identity::{self, Identity, Ownership};
 use crate::cold::ColdTier;
+use crate::cold::identity::{self, Identity, Ownership};
 use crate::commit::clock::Clock;
 use crate::engine::Readiness;
 use crate::hot::Hot;
@@ -84,7 +84,9 @@ impl Owner {
         match &state {
             State::Claimed(_) => {}
             State::Unproven(reason) => tracing::warn!(%reason, "the object store is not claimed yet; trying again"),
-            State::Foreign(reason) | State::Empty(reason) => tracing::error!(%reason, "the object store can't be claimed"),
+            State::Foreign(reason) | State::Empty(reason) => {
+                tracing::error!(%reason, "the object store can't be claimed")
+            }
         }
         self.state.store(Arc::new(state));
     }

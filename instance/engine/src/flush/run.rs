@@ -113,7 +113,10 @@ impl Runner {
         self.may_die(Step::Ended)?;
         self.delete_flushed(table).await?;
         self.checkpoint(table, intent.version).await;
-        Ok(Flushed { rows: files.iter().map(|file| file.stats.rows).sum(), bytes: files.iter().map(|file| file.size).sum() })
+        Ok(Flushed {
+            rows: files.iter().map(|file| file.stats.rows).sum(),
+            bytes: files.iter().map(|file| file.size).sum(),
+        })
     }
 
     /// Step 2: the rows of the snapshot, which is exactly that of W, in key order.
@@ -166,7 +169,8 @@ impl Runner {
             }
             changed.push((file.clone(), rows));
         }
-        let kept: Vec<RoaringTreemap> = changed.iter().filter(|(file, rows)| is_kept(file, rows)).map(|(_, rows)| rows.clone()).collect();
+        let kept: Vec<RoaringTreemap> =
+            changed.iter().filter(|(file, rows)| is_kept(file, rows)).map(|(_, rows)| rows.clone()).collect();
         let mut descriptors = Vec::new();
         if !kept.is_empty() {
             let encoded = vector::encode(&kept)?;
@@ -200,7 +204,11 @@ impl Runner {
             return self.may_die(Step::Committed);
         }
         let settled = self.put_and_settle(table, lane, intent, commit).await?;
-        if settled == *intent { Ok(()) } else { Err(EngineError::Unavailable(format!("{settled} came first; flush again"))) }
+        if settled == *intent {
+            Ok(())
+        } else {
+            Err(EngineError::Unavailable(format!("{settled} came first; flush again")))
+        }
     }
 
     /// Step 5: hot rows that no read sees any more.
@@ -216,7 +224,8 @@ impl Runner {
 
     /// A checkpoint only saves later loads some reads: where it fails, the flush has still succeeded.
     async fn checkpoint(&self, table: &Table, version: i64) {
-        if version > 0 && version % CHECKPOINT_INTERVAL == 0
+        if version > 0
+            && version % CHECKPOINT_INTERVAL == 0
             && let Err(error) = self.cold.log(table.uuid).checkpoint(version).await
         {
             tracing::warn!(table = %table.name, version, %error, "a checkpoint was not written; the next one will be");

@@ -28,14 +28,15 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::flush::samples::table;
-    use crate::schema::{FlushPolicy, TableKind};
+    use crate::schema::testing::table;
+    use crate::schema::{FlushPolicy, SqlType, TableKind};
 
     #[test]
     fn the_tighter_of_both_policies_decides() {
-        let config = FlushConfig { max_bytes: 1000, max_rows: 100, max_age: Duration::from_secs(60), ..FlushConfig::default() };
+        let config =
+            FlushConfig { max_bytes: 1000, max_rows: 100, max_age: Duration::from_secs(60), ..FlushConfig::default() };
         let check = |rows, bytes, age: i64, own: FlushPolicy, due: bool| {
-            let mut table = table("app", "t", TableKind::Shared);
+            let mut table = table(TableKind::Shared, &[SqlType::Int], &[0]);
             table.flush_policy = own;
             let unflushed = Unflushed { table: Arc::new(table), rows, bytes, oldest: -age * MICROS_PER_SECOND };
             assert_eq!(is_due(&unflushed, &config, 0), due, "{unflushed:?}");

@@ -46,7 +46,8 @@ impl Runner {
             IntentKind::Flush => self.end_flush(table, &intent, &before, &after).await?,
             IntentKind::Fence => self.committer.end_fence(table.id, &intent).await?,
             IntentKind::Compaction => {
-                let reason = format!("version {version} is a compaction, which this build does not make; use the one that did");
+                let reason =
+                    format!("version {version} is a compaction, which this build does not make; use the one that did");
                 return Err(lane.stop(table, reason));
             }
         }
