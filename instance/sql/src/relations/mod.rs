@@ -16,6 +16,7 @@ use kalamdb_engine::catalog::{Catalog, Role};
 use kalamdb_engine::schema::{Table, TableName};
 use kalamdb_engine::{Engine, ReadSnapshot};
 
+pub(crate) use system::{default_text, storages};
 pub use view::{View, ViewColumn};
 
 use crate::authorize::{self, Access};

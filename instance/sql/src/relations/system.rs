@@ -233,7 +233,7 @@ fn users(relations: &Relations) -> View {
     .with(relations.catalog.users.values().map(row))
 }
 
-fn storages(relations: &Relations) -> View {
+pub(crate) fn storages(relations: &Relations) -> View {
     let created = relations.catalog.namespaces.values().map(|namespace| namespace.created_at).min().unwrap_or_default();
     View::new(&[
         ("storage_id", TEXT),
