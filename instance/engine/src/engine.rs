@@ -2,17 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::catalog::TableProvider;
 use kalamdb_api::flush::{FlushJob, FlushReason};
+use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
 use crate::catalog::{Catalog, CatalogChange};
+use crate::cold::{self, ColdTier, PinnedCold};
+use crate::commit::Committer;
+use crate::commit::clock::{Clock, SystemClock};
+use crate::commit::record::RowRecord;
 use crate::config::EngineConfig;
-use crate::hot::Key;
+use crate::flush::Flusher;
+use crate::hot::{Hot, HotRow, HotSnapshot, Key, RowKey, key};
+use crate::scan;
 use crate::schema::{Table, TableName, UserId};
 use crate::seq::Seq;
-use crate::value::Row;
+use crate::value::{Row, Value};
 
 /// One database: RocksDB, the object store, the committer and the jobs. Cheap to clone.
 #[derive(Clone)]
@@ -20,12 +28,20 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
-struct Inner;
+struct Inner {
+    config: EngineConfig,
+    hot: Arc<Hot>,
+    cold: Arc<ColdTier>,
+    committer: Committer,
+    flusher: Arc<Flusher>,
+    closing: AtomicBool,
+}
 
 /// A consistent view of every table: one RocksDB snapshot, and the version of each cold table that it names.
 #[derive(Clone)]
 pub struct ReadSnapshot {
-    inner: Arc<Inner>,
+    hot: HotSnapshot,
+    cold: PinnedCold,
 }
 
 /// A live row, as a look-up found it.
@@ -42,7 +58,7 @@ pub struct FoundRow {
 }
 
 /// A row of a cold file.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// The file's path below the table's folder.
     pub file: Arc<str>,
@@ -130,52 +146,116 @@ impl Engine {
     /// Opens the volume, recovers, settles what a crash left, and starts the committer and the jobs. An object store that can't be
     /// reached does not fail the start: [`Engine::readiness`] tells. A foreign or newer volume does.
     pub async fn open(config: EngineConfig) -> Result<Self, EngineError> {
-        unimplemented!("{config:?}")
+        Self::open_with(config, Arc::new(SystemClock)).await
+    }
+
+    /// As [`Engine::open`], with a clock of the caller's.
+    pub async fn open_with(config: EngineConfig, clock: Arc<dyn Clock>) -> Result<Self, EngineError> {
+        let cold = ColdTier::open(&config.object_store, config.limits.footer_cache_bytes)?;
+        Self::open_over(config, clock, cold).await
+    }
+
+    /// As [`Engine::open_with`], over a cold tier that is set up already.
+    pub(crate) async fn open_over(
+        config: EngineConfig,
+        clock: Arc<dyn Clock>,
+        cold: Arc<ColdTier>,
+    ) -> Result<Self, EngineError> {
+        let (opening, time) = (config.clone(), clock.clone());
+        let open = move || {
+            let hot = Arc::new(Hot::open(&opening, time.now_micros() / 1000)?);
+            let committer = Committer::start(hot.clone(), &opening, time)?;
+            Ok::<_, EngineError>((hot, committer))
+        };
+        let (hot, committer) = tokio::task::spawn_blocking(open).await.expect("opening the volume does not panic")?;
+        let flusher = Flusher::start(hot.clone(), committer.clone(), cold.clone(), &config, clock).await?;
+        Ok(Self { inner: Arc::new(Inner { config, hot, cold, committer, flusher, closing: AtomicBool::new(false) }) })
+    }
+
+    /// The flush jobs, for tests that let them die.
+    #[cfg(test)]
+    pub(crate) fn flusher(&self) -> &Arc<Flusher> {
+        &self.inner.flusher
     }
 
     /// Stops taking writes, ends running jobs at a safe point, flushes and closes RocksDB.
     pub async fn close(&self) {
-        unimplemented!()
+        if self.inner.closing.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.inner.flusher.close().await;
+        self.inner.committer.close().await;
+        let hot = self.inner.hot.clone();
+        let closed = tokio::task::spawn_blocking(move || hot.close()).await.expect("closing the volume does not panic");
+        if let Err(error) = closed {
+            tracing::error!(%error, "failed to close the volume; nothing is lost, the next start replays its log");
+        }
     }
 
     /// Whether writes would succeed.
     pub fn readiness(&self) -> Readiness {
-        unimplemented!()
+        if self.inner.closing.load(Ordering::SeqCst) {
+            let message = "the instance is shutting down".into();
+            return Readiness::NotReady { reason: "Starting", message };
+        }
+        if let Err(error) = self.inner.hot.disk().check() {
+            return Readiness::NotReady { reason: "DiskFull", message: error.to_string() };
+        }
+        self.inner.flusher.not_ready().unwrap_or(Readiness::Ready)
+    }
+
+    /// Rows and tables wait until a new volume has proven its prefix; else an empty database would look like a ready one.
+    fn check_owned(&self) -> Result<(), EngineError> {
+        match self.inner.flusher.not_ready() {
+            Some(Readiness::NotReady { message, .. }) => Err(EngineError::Unavailable(message)),
+            _ => Ok(()),
+        }
     }
 
     /// The catalog as of the last catalog change that was acknowledged.
     pub fn catalog(&self) -> Arc<Catalog> {
-        unimplemented!()
+        self.inner.committer.catalog()
     }
 
     /// Commits one change of the catalog: durable when it returns. Validates it against the newest catalog.
     pub async fn change_catalog(&self, change: CatalogChange) -> Result<(), EngineError> {
-        unimplemented!("{change:?}")
+        self.inner.hot.disk().check()?;
+        // Users may be made before: the first start sets root's password whether or not the object store is there.
+        if !matches!(change, CatalogChange::PutUser(_)) {
+            self.check_owned()?;
+        }
+        self.inner.committer.catalog_change(change).await
     }
 
     /// A consistent view of everything that was acknowledged before the call.
     pub fn snapshot(&self) -> ReadSnapshot {
-        unimplemented!()
+        // In this order: what is pinned after the RocksDB snapshot has the cold versions that the snapshot names.
+        let hot = self.inner.hot.snapshot();
+        ReadSnapshot { hot, cold: self.inner.cold.pin() }
     }
 
     /// The encoded primary key of a row of the table.
     pub fn key(table: &Table, row: &Row) -> Result<Key, EngineError> {
-        unimplemented!("{table:?} {row:?}")
+        key::key_of_row(table, row)
     }
 
     /// The encoded primary key of these values, in key order.
-    pub fn key_of(table: &Table, values: &[crate::value::Value]) -> Result<Key, EngineError> {
-        unimplemented!("{table:?} {values:?}")
+    pub fn key_of(table: &Table, values: &[Value]) -> Result<Key, EngineError> {
+        key::encode_key(table, values)
     }
 
     /// Commits all writes or none. [`EngineError::Stale`] where anything that was read has changed: look up again and retry.
     pub async fn commit(&self, writes: Vec<RowWrite>) -> Result<Committed, EngineError> {
-        unimplemented!("{writes:?}")
+        self.check_owned()?;
+        self.inner.hot.disk().check()?;
+        let row_bytes = self.inner.config.limits.row_bytes;
+        let rows = writes.into_iter().map(|write| RowRecord::new(write, row_bytes)).collect::<Result<_, _>>()?;
+        self.inner.committer.rows(rows).await
     }
 
     /// A new unique id from the `_seq` clock, for `SNOWFLAKE_ID()`.
     pub fn snowflake_id(&self) -> i64 {
-        unimplemented!()
+        self.inner.committer.shared().clock.id().0
     }
 
     /// Begins a flush job, or answers with the one that has this id already (then `false`).
@@ -185,32 +265,33 @@ impl Engine {
         table: &TableName,
         reason: FlushReason,
     ) -> Result<(FlushJob, bool), EngineError> {
-        unimplemented!("{id} {table} {reason:?}")
+        self.inner.flusher.start_flush(id, table, reason)
     }
 
     /// The flush job of that id.
     pub fn flush_job(&self, id: &str) -> Option<FlushJob> {
-        unimplemented!("{id}")
+        self.inner.flusher.flush_job(id)
     }
 
     /// All flush jobs that are remembered, newest first.
     pub fn flush_jobs(&self) -> Vec<FlushJob> {
-        unimplemented!()
+        self.inner.flusher.flush_jobs()
     }
 
     /// Tells the engine that an outside scheduler is alive, which keeps its own safety net at rest.
     pub fn scheduler_seen(&self) {
-        unimplemented!()
+        self.inner.flusher.scheduler_seen()
     }
 
     /// Tables that have unflushed rows.
     pub fn unflushed(&self) -> Vec<Unflushed> {
-        unimplemented!()
+        self.inner.committer.unflushed()
     }
 
     /// Sizes of the hot tier and its disk.
     pub fn storage_sizes(&self) -> StorageSizes {
-        unimplemented!()
+        let disk = self.inner.hot.disk().space().unwrap_or_default();
+        StorageSizes { column_families: self.inner.hot.sizes(), disk_used: disk.used, disk_free: disk.free }
     }
 }
 
@@ -222,11 +303,49 @@ impl ReadSnapshot {
         user: Option<&UserId>,
         keys: &[Key],
     ) -> Result<Vec<LookUp>, EngineError> {
-        unimplemented!("{table:?} {user:?} {keys:?}")
+        let cold_version = self.hot.tier(table.id)?.cold_version;
+        let hot = self.hot_rows(table, user, keys).await?;
+        // A key with a hot version, be it a tombstone, lives nowhere else; one without is masked nowhere.
+        let elsewhere: Vec<_> = hot.iter().enumerate().filter(|(_, hot)| hot.is_none()).map(|(at, _)| at).collect();
+        let mut found: Vec<_> = hot.into_iter().map(|hot| hot.and_then(FoundRow::of_hot)).collect();
+        if cold_version >= 0 && !elsewhere.is_empty() {
+            let keys = elsewhere.iter().map(|at| RowKey { user: user.cloned(), key: keys[*at].clone() });
+            let snapshot = self.cold.at(table, cold_version).await?;
+            let rows = cold::look_up(self.cold.tier(), &snapshot, table, &keys.collect::<Vec<_>>()).await?;
+            for (at, row) in elsewhere.into_iter().zip(rows) {
+                found[at] = row;
+            }
+        }
+        Ok(found.into_iter().map(|found| LookUp::Read { found, cold_version }).collect())
+    }
+
+    /// Few keys are read in place, many on a blocking thread.
+    async fn hot_rows(
+        &self,
+        table: &Arc<Table>,
+        user: Option<&UserId>,
+        keys: &[Key],
+    ) -> Result<Vec<Option<HotRow>>, EngineError> {
+        if keys.len() <= INLINE_KEYS {
+            return self.hot.rows_at(table, user, keys);
+        }
+        let (hot, table, user, keys) = (self.hot.clone(), table.clone(), user.cloned(), keys.to_vec());
+        let read = move || hot.rows_at(&table, user.as_ref(), &keys);
+        tokio::task::spawn_blocking(read).await.expect("reading rows does not panic")
     }
 
     /// DataFusion's view of the table in this snapshot, with [`Table::sql_schema`]; of a per-user table only that user's rows.
     pub fn provider(&self, table: &Arc<Table>, user: Option<&UserId>) -> Arc<dyn TableProvider> {
-        unimplemented!("{table:?} {user:?}")
+        scan::provider(self.hot.clone(), self.cold.clone(), table.clone(), user.cloned())
     }
 }
+
+impl FoundRow {
+    /// A hot row; none for a tombstone.
+    fn of_hot(hot: HotRow) -> Option<Self> {
+        Some(Self { seq: hot.seq, updated: hot.updated, row: hot.row?, place: None })
+    }
+}
+
+/// Point reads of up to so many keys run on the calling thread.
+const INLINE_KEYS: usize = 16;

@@ -1,0 +1,1 @@
+//! Tests of flush jobs.
