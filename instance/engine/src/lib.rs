@@ -1,1 +1,30 @@
-//! The table engine: hot rows in RocksDB, cold rows in Delta Lake tables.
+//! The table engine: fresh rows in RocksDB (the hot tier), flushed rows in Delta Lake tables (the cold tier), read as one table.
+//!
+//! It knows no HTTP and no SQL text. The parts, from the bottom up:
+//!
+//! * [`schema`], [`value`], [`seq`], [`codec`]: what a table, a row and a commit sequence are, and how records are stored;
+//! * [`hot`]: RocksDB, its column families, keys and rows;
+//! * [`catalog`]: namespaces, tables, users, as an immutable value in memory and records on disk;
+//! * [`commit`]: the committer, through which every change passes, one at a time;
+//! * [`cold`]: the object store: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key;
+//! * [`flush`]: the five steps from hot to cold, and their settlement after a crash;
+//! * [`scan`]: DataFusion's view of a table;
+//! * [`engine`]: all of it behind one handle.
+
+pub mod catalog;
+pub mod codec;
+pub mod cold;
+pub mod commit;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod flush;
+pub mod hot;
+pub mod scan;
+pub mod schema;
+pub mod seq;
+pub mod value;
+
+pub use config::EngineConfig;
+pub use engine::{Engine, ReadSnapshot};
+pub use error::EngineError;

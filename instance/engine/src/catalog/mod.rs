@@ -1,0 +1,123 @@
+//! Namespaces, tables and users: an immutable value in memory, records in the `system_*` column families on disk.
+//!
+//! A change is validated against the newest catalog by the committer, stored in its batch, and then becomes the catalog.
+
+mod apply;
+mod store;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use apply::{Applied, Effect, apply};
+pub(crate) use store::{load_or_begin, stage};
+
+use crate::schema::{Table, TableId, TableName, UserId};
+
+/// The namespace that exists from the start.
+pub const DEFAULT_NAMESPACE: &str = "default";
+/// The user who exists from the start.
+pub const ROOT: &str = "root";
+
+/// Everything that the database knows about itself. Immutable; a change makes a new one.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    /// By name. `default` exists from the start.
+    pub namespaces: BTreeMap<String, Arc<Namespace>>,
+    /// By name, newest version.
+    pub tables: BTreeMap<TableName, Arc<Table>>,
+    /// By id. `root` exists from the start.
+    pub users: BTreeMap<UserId, Arc<User>>,
+    /// The next table's number.
+    pub next_table_id: u32,
+}
+
+/// A SQL namespace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// `ALTER NAMESPACE … SET OPTIONS`.
+    pub options: BTreeMap<String, String>,
+    /// Milliseconds since the Unix epoch.
+    pub created_at: i64,
+}
+
+/// What a user may do. Ordered: `User < Service < Dba < System`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// An end user of an application.
+    User,
+    /// An application's backend.
+    Service,
+    /// Administers the database.
+    Dba,
+    /// The database itself, and root.
+    System,
+}
+
+/// How a user proves who they are.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub enum Credentials {
+    /// No way in yet.
+    None,
+    /// The PHC string of an Argon2id hash.
+    Password(String),
+}
+
+impl std::fmt::Debug for Credentials {
+    /// Hashes never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Password(_) => "Password(..)",
+        })
+    }
+}
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct User {
+    /// Its id, which is its name in SQL.
+    pub id: UserId,
+    /// What it may do.
+    pub role: Role,
+    /// Its address, if any.
+    pub email: Option<String>,
+    /// How it proves who it is.
+    pub credentials: Credentials,
+    /// Milliseconds since the Unix epoch.
+    pub created_at: i64,
+    /// Milliseconds since the Unix epoch.
+    pub updated_at: i64,
+}
+
+/// One change of the catalog: a serialisable record that the committer applies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum CatalogChange {
+    /// Fails where the name exists.
+    CreateNamespace(Namespace),
+    /// Sets the namespace's options.
+    AlterNamespace(Namespace),
+    /// Fails where tables are left in it, unless `cascade`.
+    DropNamespace {
+        /// Its name.
+        name: String,
+        /// Drop its tables too.
+        cascade: bool,
+    },
+    /// Fails where the name exists or the namespace does not. The committer gives the table its id; `table.id` is ignored.
+    CreateTable(Box<Table>),
+    /// Fails where it does not exist. Its hot rows go; its cold files stay for outside readers until vacuum.
+    DropTable {
+        /// Its name.
+        name: TableName,
+        /// Guards against a table of the same name made in between.
+        id: TableId,
+    },
+    /// Creates or replaces a user.
+    PutUser(User),
+    /// Fails where it does not exist.
+    DropUser(UserId),
+}

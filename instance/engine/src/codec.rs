@@ -1,0 +1,28 @@
+//! The one place that knows bincode: stored records are a version byte, then the record.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::EngineError;
+
+/// Encodes a record behind its format version.
+pub fn encode<T: Serialize>(version: u8, record: &T) -> Vec<u8> {
+    let mut bytes = vec![version];
+    bincode::serde::encode_into_std_write(record, &mut bytes, bincode::config::standard())
+        .expect("memory takes every record");
+    bytes
+}
+
+/// Decodes a record of that format version; `what` names it in the error.
+pub fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8], what: &str) -> Result<T, EngineError> {
+    let corrupt = |reason: String| EngineError::Corrupt { what: what.into(), reason };
+    match bytes.split_first() {
+        Some((found, rest)) if *found == version => {
+            let (record, read) = bincode::serde::decode_from_slice(rest, bincode::config::standard())
+                .map_err(|error| corrupt(error.to_string()))?;
+            if read == rest.len() { Ok(record) } else { Err(corrupt(format!("{} bytes too many", rest.len() - read))) }
+        }
+        Some((found, _)) => Err(corrupt(format!("format version {found}, this build reads {version}"))),
+        None => Err(corrupt("it is empty".into())),
+    }
+}

@@ -1,0 +1,128 @@
+//! What the engine is told at its start. Every limit has a name, a unit and a default here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// All of the engine's configuration.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// The folder of the hot tier.
+    pub data_dir: PathBuf,
+    /// Where the cold tier lies.
+    pub object_store: ObjectStoreConfig,
+    /// Whether a commit is acknowledged only once it is on disk.
+    pub durability: Durability,
+    /// When and how flushes run.
+    pub flush: FlushConfig,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// What an acknowledgement means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A power cut loses nothing that was acknowledged: fsync by group commit.
+    Sync,
+    /// A power cut can lose what the operating system had not written yet; a crash of the process loses nothing.
+    Os,
+}
+
+/// Where the cold tier lies.
+#[derive(Debug, Clone)]
+pub enum ObjectStoreConfig {
+    /// A folder.
+    Local {
+        /// Its path; made when missing.
+        path: PathBuf,
+    },
+    /// S3 or a compatible store.
+    S3 {
+        /// The bucket, which must exist.
+        bucket: String,
+        /// What every object's name begins with; may be empty.
+        prefix: String,
+        /// The endpoint's URL; none for AWS itself.
+        endpoint: Option<String>,
+        /// The region.
+        region: String,
+        /// Credentials; none takes what the environment offers.
+        access_key_id: Option<String>,
+        /// Credentials; none takes what the environment offers.
+        secret_access_key: Option<String>,
+    },
+}
+
+/// When and how flushes run.
+#[derive(Debug, Clone)]
+pub struct FlushConfig {
+    /// Unflushed bytes of a table from which the instance flushes by itself.
+    pub max_bytes: u64,
+    /// Unflushed rows of a table from which the instance flushes by itself.
+    pub max_rows: u64,
+    /// Age of a table's oldest unflushed row from which the instance flushes by itself.
+    pub max_age: Duration,
+    /// Jobs that run at once.
+    pub max_concurrent: usize,
+    /// With no scheduler heard from for this long, the instance follows its own policy.
+    pub scheduler_timeout: Duration,
+    /// Size at which a Parquet file is closed and the next one begun, in bytes.
+    pub target_file_bytes: u64,
+}
+
+/// Bounds on memory and disk.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// RocksDB's block cache, in bytes.
+    pub block_cache_bytes: usize,
+    /// Cached Parquet footers, page indexes and bloom filters, in bytes.
+    pub footer_cache_bytes: usize,
+    /// Write-ahead log in all, in bytes: beyond it the oldest column family is written out.
+    pub wal_bytes: u64,
+    /// Free disk below which writes are refused, in bytes.
+    pub disk_reserve_bytes: u64,
+    /// Free disk that is set aside in a file, and given up on a full disk so that a flush can still end, in bytes.
+    pub reserve_file_bytes: u64,
+    /// RocksDB's memtables in all, in bytes.
+    pub memtable_bytes: usize,
+    /// Writes that may wait for the committer.
+    pub commit_queue: usize,
+    /// Bytes of rows that may wait for the committer.
+    pub commit_queue_bytes: usize,
+    /// One row's encoded size, in bytes.
+    pub row_bytes: usize,
+    /// Change log kept, in bytes a table.
+    pub change_log_bytes: u64,
+    /// Change log kept.
+    pub change_log_age: Duration,
+}
+
+impl Default for FlushConfig {
+    fn default() -> Self {
+        Self {
+            max_bytes: 256 << 20,
+            max_rows: 1_000_000,
+            max_age: Duration::from_secs(600),
+            max_concurrent: 2,
+            scheduler_timeout: Duration::from_secs(60),
+            target_file_bytes: 128 << 20,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            block_cache_bytes: 128 << 20,
+            footer_cache_bytes: 64 << 20,
+            wal_bytes: 256 << 20,
+            disk_reserve_bytes: 256 << 20,
+            reserve_file_bytes: 64 << 20,
+            memtable_bytes: 128 << 20,
+            commit_queue: 1024,
+            commit_queue_bytes: 64 << 20,
+            row_bytes: 8 << 20,
+            change_log_bytes: 64 << 20,
+            change_log_age: Duration::from_secs(24 * 3600),
+        }
+    }
+}
