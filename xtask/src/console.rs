@@ -23,9 +23,7 @@ static TICKER: Once = Once::new();
 const FRAMES: [&str; 4] = ["|", "/", "-", "\\"];
 
 fn board() -> MutexGuard<'static, Board> {
-    BOARD
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    BOARD.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn is_terminal() -> bool {
@@ -38,10 +36,7 @@ pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let id = begin(name, started);
     let result = work();
     let mark = if result.is_ok() { "done" } else { "FAILED" };
-    end(
-        id,
-        &format!("{mark:>6}  {name}  ({})", duration(started.elapsed())),
-    );
+    end(id, &format!("{mark:>6}  {name}  ({})", duration(started.elapsed())));
     result
 }
 
@@ -122,11 +117,8 @@ fn draw(board: &Board) {
         return;
     }
     let frame = FRAMES[board.frame % FRAMES.len()];
-    let steps: Vec<String> = board
-        .running
-        .values()
-        .map(|(name, started)| format!("{name} {}", duration(started.elapsed())))
-        .collect();
+    let steps: Vec<String> =
+        board.running.values().map(|(name, started)| format!("{name} {}", duration(started.elapsed()))).collect();
     let line: String = steps.join("  |  ").chars().take(100).collect();
     print!("\r\x1b[2K    {frame}   {line}");
     // A terminal that went away is no reason to stop: the work goes on.

@@ -70,11 +70,7 @@ fn run(command: Command) -> Result<()> {
         Command::Build { images } => {
             tools::debian::ensure(tools::debian::BUILD)?;
             workspace::build(&cache, Warnings::Ignored)?;
-            if images {
-                images::build_products(&cache).map(drop)
-            } else {
-                Ok(())
-            }
+            if images { images::build_products(&cache).map(drop) } else { Ok(()) }
         }
         Command::Cluster { action } => {
             let cluster = Cluster::new(&cache, tools::for_cluster(&cache)?);
