@@ -48,6 +48,11 @@ impl Cache {
         self.0.join("images")
     }
 
+    /// The charts, copied to where Helm may write.
+    pub fn charts(&self) -> PathBuf {
+        self.0.join("charts")
+    }
+
     /// Downloaded data and the files of an embedded demo.
     pub fn demo(&self) -> PathBuf {
         self.0.join("demo")

@@ -49,7 +49,7 @@ pub fn headline(text: &str) {
 pub fn say(text: &str) {
     let board = board();
     clear_line();
-    println!("{text}");
+    print_line(text);
     draw(&board);
 }
 
@@ -79,7 +79,7 @@ fn begin(name: &str, started: Instant) -> u64 {
     if is_terminal() {
         draw(&board);
     } else {
-        println!("   ...  {name}");
+        print_line(&format!("   ...  {name}"));
     }
     id
 }
@@ -88,7 +88,7 @@ fn end(id: u64, line: &str) {
     let mut board = board();
     board.running.remove(&id);
     clear_line();
-    println!("{line}");
+    print_line(line);
     draw(&board);
 }
 
@@ -106,9 +106,14 @@ fn start_ticker() {
     });
 }
 
+/// A reader that went away is no reason to stop: the work goes on.
+fn print_line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
 fn clear_line() {
     if is_terminal() {
-        print!("\r\x1b[2K");
+        let _ = write!(std::io::stdout(), "\r\x1b[2K");
     }
 }
 
@@ -120,7 +125,6 @@ fn draw(board: &Board) {
     let steps: Vec<String> =
         board.running.values().map(|(name, started)| format!("{name} {}", duration(started.elapsed()))).collect();
     let line: String = steps.join("  |  ").chars().take(100).collect();
-    print!("\r\x1b[2K    {frame}   {line}");
-    // A terminal that went away is no reason to stop: the work goes on.
+    let _ = write!(std::io::stdout(), "\r\x1b[2K    {frame}   {line}");
     let _ = std::io::stdout().flush();
 }

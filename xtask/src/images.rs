@@ -65,6 +65,13 @@ pub struct Archive {
     fingerprint: String,
 }
 
+impl Archive {
+    /// What it was made from: changes with the program and the Containerfile.
+    pub fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+}
+
 /// Builds both products' images from the programs that are there.
 pub fn build_products(cache: &Cache) -> Result<Vec<Archive>> {
     Product::ALL
