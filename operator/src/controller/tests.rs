@@ -1,0 +1,1 @@
+//! Reconciles against a scenario of the API server.
