@@ -114,7 +114,11 @@ impl JsonSchema for Quantity {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "x-kubernetes-int-or-string": true, "pattern": PATTERN, "maxLength": MAX_LENGTH })
+        // The definition's generator makes optional amounts nullable unless told otherwise; a null would not be readable.
+        json_schema!({
+            "x-kubernetes-int-or-string": true, "nullable": false,
+            "pattern": PATTERN, "maxLength": MAX_LENGTH, "minimum": 0
+        })
     }
 }
 

@@ -53,6 +53,7 @@ pub enum Phase {
 pub struct FlushStatus {
     /// About how many bytes are in the hot tier only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "amount_schema")]
     pub pending_bytes: Option<Quantity>,
     /// About how many row versions are in the hot tier only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,6 +99,9 @@ pub enum ConditionType {
     ObjectStoreReachable,
     /// The volume has the size that the spec asks for.
     StorageResized,
+    /// A condition of another version of the operator. It must not make the whole resource unreadable to this one.
+    #[serde(other)]
+    Other,
 }
 
 /// Whether a condition holds.
@@ -113,6 +117,10 @@ pub enum ConditionStatus {
 
 fn time_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "format": "date-time" })
+}
+
+fn amount_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "maxLength": 20 })
 }
 
 /// Conditions merge by their type, so that two writers of different conditions do not overwrite each other.

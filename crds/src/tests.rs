@@ -1,5 +1,7 @@
 //! Texts that go through [`Quantity`] and [`Duration`] unchanged, and the shape of the definition.
 
+use std::path::Path;
+
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
@@ -85,6 +87,32 @@ fn the_definition_is_small_and_every_rule_tells_what_is_wrong() {
     let defaults = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
     assert_eq!(defaults["storage"]["default"], json!({ "size": "10Gi" }));
     assert_eq!(defaults["deletionPolicy"]["default"], "Retain");
+}
+
+/// The chart's template is this definition with the labels of its release, kept when the release goes.
+#[test]
+fn the_chart_holds_this_definition() {
+    const NAME: &str = "metadata:\n  name: kalamdbs.kalamdb.io\n";
+    const METADATA: &str = "metadata:
+  name: kalamdbs.kalamdb.io
+  annotations:
+    # Without the definition every KalamDB would be deleted.
+    helm.sh/resource-policy: keep
+  labels:
+    {{- include \"kalamdb-crds.labels\" . | nindent 4 }}
+";
+    let definition = crd_yaml();
+    assert!(definition.contains(NAME) && !definition.contains("{{"));
+    let template = format!(
+        "{{{{- if .Values.crds.enabled }}}}\n# Generated: KALAMDB_BLESS=1 cargo test -p kalamdb-crds\n{}{{{{- end }}}}\n",
+        definition.replacen(NAME, METADATA, 1)
+    );
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/kalamdb-crds/templates/kalamdbs.yaml");
+    if std::env::var_os("KALAMDB_BLESS").is_some() {
+        std::fs::write(&path, &template).expect("write the template");
+    }
+    let chart = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(chart == template, "the chart is out of date: run KALAMDB_BLESS=1 cargo test -p kalamdb-crds");
 }
 
 fn collect_rules(value: &Value, rules: &mut Vec<Value>) {

@@ -13,20 +13,14 @@ pub struct Cache(PathBuf);
 impl Cache {
     /// `$KALAMDB_CACHE`, else `$XDG_CACHE_HOME/kalamdb`, else `~/.cache/kalamdb`.
     pub fn from_environment() -> Result<Self> {
-        let set = |name| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let root = set("KALAMDB_CACHE")
             .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("kalamdb")))
             .or_else(|| set("HOME").map(|home| home.join(".cache/kalamdb")))
             .context("no cache folder: set KALAMDB_CACHE, or HOME")?;
         create(&root)?;
         // Programs in other folders are given these paths, so they must not be relative.
-        Ok(Self(root.canonicalize().with_context(|| {
-            format!("failed to resolve {}", root.display())
-        })?))
+        Ok(Self(root.canonicalize().with_context(|| format!("failed to resolve {}", root.display()))?))
     }
 
     /// A tool's folder, named by its version.
@@ -54,6 +48,11 @@ impl Cache {
         self.0.join("images")
     }
 
+    /// The charts, copied to where Helm may write.
+    pub fn charts(&self) -> PathBuf {
+        self.0.join("charts")
+    }
+
     /// Downloaded data and the files of an embedded demo.
     pub fn demo(&self) -> PathBuf {
         self.0.join("demo")
@@ -62,8 +61,7 @@ impl Cache {
 
 /// Creates a folder and its parents.
 pub fn create(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("failed to create {}", folder.display()))
+    std::fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))
 }
 
 /// Writes a file, and its folder where that is missing.

@@ -67,14 +67,12 @@ pub fn obstacles() -> Vec<String> {
     if !cfg!(target_os = "linux") {
         found.push("the local cluster needs Linux".to_owned());
     } else if !debian::is_root() {
-        found.push("the local cluster needs root (network bridge, containers): run the command with sudo -E".to_owned());
+        found
+            .push("the local cluster needs root (network bridge, containers): run the command with sudo -E".to_owned());
     }
     let missing = debian::missing(debian::CLUSTER);
     if !missing.is_empty() && crate::program::which("apt-get").is_none() {
-        found.push(format!(
-            "missing, and there is no apt-get to install it:\n{}",
-            debian::purposes(&missing)
-        ));
+        found.push(format!("missing, and there is no apt-get to install it:\n{}", debian::purposes(&missing)));
     }
     found
 }
@@ -83,11 +81,7 @@ impl Cluster {
     /// The cluster whose state is in the cache.
     pub fn new(cache: &Cache, tools: Tools) -> Self {
         let state = cache.cluster();
-        Self {
-            processes: Processes::in_folder(state.join("processes")),
-            state,
-            tools,
-        }
+        Self { processes: Processes::in_folder(state.join("processes")), state, tools }
     }
 
     /// Starts what does not run and waits until pods can be scheduled.
@@ -103,15 +97,9 @@ impl Cluster {
         }
         network::set_up()?;
         console::step("start the S3 server", || pieces::start_s3(self))?;
-        console::step("start the Kubernetes components", || {
-            pieces::start_all(self)
-        })?;
-        console::step("load the cluster's own images", || {
-            images::load_own(self, &self.tools)
-        })?;
-        console::step("wait for the node and cluster DNS", || {
-            addons::install(self)
-        })
+        console::step("start the Kubernetes components", || pieces::start_all(self))?;
+        console::step("load the cluster's own images", || images::load_own(self, &self.tools))?;
+        console::step("wait for the node and cluster DNS", || addons::install(self))
     }
 
     /// Removes everything: processes, containers, mounts, network, data.
@@ -126,21 +114,13 @@ impl Cluster {
     /// Prints which pieces run and how to reach the cluster.
     pub fn status(&self) {
         for piece in PIECES.iter().map(|piece| piece.name).chain([pieces::S3]) {
-            let pid = self
-                .processes
-                .pid(piece)
-                .map_or_else(|| "stopped".to_owned(), |pid| format!("running, pid {pid}"));
+            let pid =
+                self.processes.pid(piece).map_or_else(|| "stopped".to_owned(), |pid| format!("running, pid {pid}"));
             console::say(&format!("{piece:<20} {pid}"));
         }
-        console::say(&format!(
-            "kubeconfig           {}",
-            self.kubeconfig().display()
-        ));
+        console::say(&format!("kubeconfig           {}", self.kubeconfig().display()));
         console::say(&format!("context              {CONTEXT}"));
-        console::say(&format!(
-            "containerd           {}",
-            self.containerd_socket().display()
-        ));
+        console::say(&format!("containerd           {}", self.containerd_socket().display()));
         if let Ok(s3) = self.s3() {
             console::say(&format!(
                 "S3 server            {} bucket {} in {}",
@@ -153,9 +133,7 @@ impl Cluster {
 
     /// Whether every piece runs.
     pub fn is_running(&self) -> bool {
-        PIECES
-            .iter()
-            .all(|piece| self.processes.is_running(piece.name))
+        PIECES.iter().all(|piece| self.processes.is_running(piece.name))
     }
 
     /// The administrator's kubeconfig.
@@ -166,10 +144,9 @@ impl Cluster {
     /// The S3 server's address and keys.
     pub fn s3(&self) -> Result<S3> {
         let path = self.state.join("s3.json");
-        let text = std::fs::read(&path)
-            .with_context(|| format!("failed to read {}: is the cluster up?", path.display()))?;
-        serde_json::from_slice(&text)
-            .with_context(|| format!("failed to understand {}", path.display()))
+        let text =
+            std::fs::read(&path).with_context(|| format!("failed to read {}: is the cluster up?", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("failed to understand {}", path.display()))
     }
 
     /// Where containerd listens.
@@ -188,10 +165,7 @@ impl Cluster {
 
     fn is_usable(&self) -> bool {
         let layout = std::fs::read_to_string(self.state.join("layout")).unwrap_or_default();
-        layout == LAYOUT
-            && PIECES
-                .iter()
-                .any(|piece| self.processes.is_running(piece.name))
+        layout == LAYOUT && PIECES.iter().any(|piece| self.processes.is_running(piece.name))
     }
 
     /// Everything that is made once a cluster; the layout's mark comes last, so that half a state is never used.
@@ -213,12 +187,7 @@ impl Cluster {
 
     /// Best effort, in an order that keeps each step from being undone by what still runs.
     fn remove(&self) {
-        for piece in PIECES
-            .iter()
-            .rev()
-            .map(|piece| piece.name)
-            .chain([pieces::S3])
-        {
+        for piece in PIECES.iter().rev().map(|piece| piece.name).chain([pieces::S3]) {
             self.processes.stop(piece);
         }
         let shims = ["containerd-shim-runc-v2", "containerd-shim"];
@@ -236,14 +205,9 @@ impl Cluster {
     /// What is mounted below our folders, the innermost first.
     fn mounts(&self) -> Vec<String> {
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let points = table
-            .lines()
-            .filter_map(|line| line.split(' ').nth(4))
-            .map(str::to_owned);
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned);
         let mut ours: Vec<String> = points
-            .filter(|point| {
-                Path::new(point).starts_with(&self.state) || Path::new(point).starts_with(RUN)
-            })
+            .filter(|point| Path::new(point).starts_with(&self.state) || Path::new(point).starts_with(RUN))
             .collect();
         ours.sort_by_key(|point| std::cmp::Reverse(point.len()));
         ours
@@ -253,33 +217,21 @@ impl Cluster {
     fn lock(&self) -> Result<std::fs::File> {
         let path = self.state.with_extension("lock");
         cache::create(self.state.parent().unwrap_or(&self.state))?;
-        let file = std::fs::File::create(&path)
-            .with_context(|| format!("failed to create {}", path.display()))?;
-        interruption::wait_until(
-            "another xtask that starts or stops the cluster",
-            Duration::from_secs(300),
-            || Ok(file.try_lock().is_ok()),
-        )?;
+        let file = std::fs::File::create(&path).with_context(|| format!("failed to create {}", path.display()))?;
+        interruption::wait_until("another xtask that starts or stops the cluster", Duration::from_secs(300), || {
+            Ok(file.try_lock().is_ok())
+        })?;
         Ok(file)
     }
 }
 
 /// Pods leave empty control groups; a group in use refuses to go, which is right where another cluster runs.
 fn remove_control_groups() {
-    let roots = std::fs::read_dir("/sys/fs/cgroup")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    for group in roots
-        .map(|root| root.join("kubepods"))
-        .chain([PathBuf::from("/sys/fs/cgroup/kubepods")])
-    {
+    let roots = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+    for group in roots.map(|root| root.join("kubepods")).chain([PathBuf::from("/sys/fs/cgroup/kubepods")]) {
         if group.is_dir() {
-            let _ = Program::new("find")
-                .arg(&group)
-                .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"])
-                .outcome();
+            let _ =
+                Program::new("find").arg(&group).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]).outcome();
         }
     }
 }

@@ -23,9 +23,7 @@ static TICKER: Once = Once::new();
 const FRAMES: [&str; 4] = ["|", "/", "-", "\\"];
 
 fn board() -> MutexGuard<'static, Board> {
-    BOARD
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    BOARD.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn is_terminal() -> bool {
@@ -38,10 +36,7 @@ pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let id = begin(name, started);
     let result = work();
     let mark = if result.is_ok() { "done" } else { "FAILED" };
-    end(
-        id,
-        &format!("{mark:>6}  {name}  ({})", duration(started.elapsed())),
-    );
+    end(id, &format!("{mark:>6}  {name}  ({})", duration(started.elapsed())));
     result
 }
 
@@ -54,7 +49,7 @@ pub fn headline(text: &str) {
 pub fn say(text: &str) {
     let board = board();
     clear_line();
-    println!("{text}");
+    print_line(text);
     draw(&board);
 }
 
@@ -84,7 +79,7 @@ fn begin(name: &str, started: Instant) -> u64 {
     if is_terminal() {
         draw(&board);
     } else {
-        println!("   ...  {name}");
+        print_line(&format!("   ...  {name}"));
     }
     id
 }
@@ -93,7 +88,7 @@ fn end(id: u64, line: &str) {
     let mut board = board();
     board.running.remove(&id);
     clear_line();
-    println!("{line}");
+    print_line(line);
     draw(&board);
 }
 
@@ -111,9 +106,14 @@ fn start_ticker() {
     });
 }
 
+/// A reader that went away is no reason to stop: the work goes on.
+fn print_line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
 fn clear_line() {
     if is_terminal() {
-        print!("\r\x1b[2K");
+        let _ = write!(std::io::stdout(), "\r\x1b[2K");
     }
 }
 
@@ -122,13 +122,9 @@ fn draw(board: &Board) {
         return;
     }
     let frame = FRAMES[board.frame % FRAMES.len()];
-    let steps: Vec<String> = board
-        .running
-        .values()
-        .map(|(name, started)| format!("{name} {}", duration(started.elapsed())))
-        .collect();
+    let steps: Vec<String> =
+        board.running.values().map(|(name, started)| format!("{name} {}", duration(started.elapsed()))).collect();
     let line: String = steps.join("  |  ").chars().take(100).collect();
-    print!("\r\x1b[2K    {frame}   {line}");
-    // A terminal that went away is no reason to stop: the work goes on.
+    let _ = write!(std::io::stdout(), "\r\x1b[2K    {frame}   {line}");
     let _ = std::io::stdout().flush();
 }

@@ -65,6 +65,13 @@ pub struct Archive {
     fingerprint: String,
 }
 
+impl Archive {
+    /// What it was made from: changes with the program and the Containerfile.
+    pub fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+}
+
 /// Builds both products' images from the programs that are there.
 pub fn build_products(cache: &Cache) -> Result<Vec<Archive>> {
     Product::ALL
@@ -73,13 +80,7 @@ pub fn build_products(cache: &Cache) -> Result<Vec<Archive>> {
             console::step(&format!("build the image {}", product.image()), || {
                 let reference = format!("docker.io/library/{}", product.image());
                 let program = workspace::binary(cache, product.program());
-                build(
-                    &cache.images(),
-                    product.program(),
-                    &reference,
-                    &program,
-                    &product.containerfile(),
-                )
+                build(&cache.images(), product.program(), &reference, &program, &product.containerfile())
             })
         })
         .collect()
@@ -89,20 +90,12 @@ pub fn build_products(cache: &Cache) -> Result<Vec<Archive>> {
 pub fn load(cluster: &Cluster, archives: &[Archive]) -> Result<()> {
     for archive in archives {
         let label = format!("fingerprint={}", archive.fingerprint);
-        let known = ctr(cluster)
-            .args(["images", "ls"])
-            .arg(format!("name=={}", archive.reference))
-            .output()?;
+        let known = ctr(cluster).args(["images", "ls"]).arg(format!("name=={}", archive.reference)).output()?;
         if known.contains(&label) {
             continue;
         }
-        ctr(cluster)
-            .args(["images", "import", "--no-unpack"])
-            .arg(&archive.path)
-            .output()?;
-        ctr(cluster)
-            .args(["images", "label", &archive.reference, &label])
-            .output()?;
+        ctr(cluster).args(["images", "import", "--no-unpack"]).arg(&archive.path).output()?;
+        ctr(cluster).args(["images", "label", &archive.reference, &label]).output()?;
     }
     Ok(())
 }
@@ -114,17 +107,8 @@ pub fn load_own(cluster: &Cluster, tools: &Tools) -> Result<()> {
     for (tool, reference) in own {
         let folder = tools.folder(tool).with_extension("image");
         let containerfile = folder.join("Containerfile");
-        cache::write(
-            &containerfile,
-            "FROM scratch\nCOPY root/ /\nENTRYPOINT [\"/program\"]\n",
-        )?;
-        archives.push(build(
-            &folder,
-            tool.name(),
-            reference,
-            &tools.program(tool),
-            &containerfile,
-        )?);
+        cache::write(&containerfile, "FROM scratch\nCOPY root/ /\nENTRYPOINT [\"/program\"]\n")?;
+        archives.push(build(&folder, tool.name(), reference, &tools.program(tool), &containerfile)?);
     }
     load(cluster, &archives)
 }
@@ -132,42 +116,21 @@ pub fn load_own(cluster: &Cluster, tools: &Tools) -> Result<()> {
 /// Pushes the archives to a registry of the user's.
 pub fn push(archives: &[Archive], registry: &str) -> Result<()> {
     for archive in archives {
-        let name = archive
-            .reference
-            .rsplit('/')
-            .next()
-            .unwrap_or(&archive.reference);
+        let name = archive.reference.rsplit('/').next().unwrap_or(&archive.reference);
         console::step(&format!("push {registry}/{name}"), || {
-            buildah()
-                .arg("push")
-                .arg(&archive.reference)
-                .arg(format!("docker://{registry}/{name}"))
-                .output()
+            buildah().arg("push").arg(&archive.reference).arg(format!("docker://{registry}/{name}")).output()
         })?;
     }
     Ok(())
 }
 
-fn build(
-    folder: &Path,
-    name: &str,
-    reference: &str,
-    program: &Path,
-    containerfile: &Path,
-) -> Result<Archive> {
+fn build(folder: &Path, name: &str, reference: &str, program: &Path, containerfile: &Path) -> Result<Archive> {
     if !program.exists() {
-        bail!(
-            "{} is missing: `cargo xtask build` makes it",
-            program.display()
-        );
+        bail!("{} is missing: `cargo xtask build` makes it", program.display());
     }
     let fingerprint = fingerprint(program, containerfile)?;
     let path = folder.join(format!("{name}-{fingerprint}.tar"));
-    let archive = Archive {
-        reference: reference.to_owned(),
-        path: path.clone(),
-        fingerprint,
-    };
+    let archive = Archive { reference: reference.to_owned(), path: path.clone(), fingerprint };
     if path.exists() {
         return Ok(archive);
     }
@@ -175,28 +138,15 @@ fn build(
     lay_out(&context, program)?;
     remove_older(folder, name)?;
     buildah()
-        .args([
-            "bud",
-            "--isolation",
-            "chroot",
-            "--layers=false",
-            "--tag",
-            reference,
-            "--file",
-        ])
+        .args(["bud", "--isolation", "chroot", "--layers=false", "--tag", reference, "--file"])
         .arg(containerfile)
         .arg(&context)
         .output()?;
     let draft = folder.join(format!("{name}.draft"));
     let _ = std::fs::remove_file(&draft);
-    buildah()
-        .args(["push", reference])
-        .arg(format!("oci-archive:{}:{reference}", draft.display()))
-        .output()?;
-    std::fs::rename(&draft, &path)
-        .with_context(|| format!("failed to put {} in place", path.display()))?;
-    std::fs::remove_dir_all(&context)
-        .with_context(|| format!("failed to remove {}", context.display()))?;
+    buildah().args(["push", reference]).arg(format!("oci-archive:{}:{reference}", draft.display())).output()?;
+    std::fs::rename(&draft, &path).with_context(|| format!("failed to put {} in place", path.display()))?;
+    std::fs::remove_dir_all(&context).with_context(|| format!("failed to remove {}", context.display()))?;
     Ok(archive)
 }
 
@@ -205,11 +155,7 @@ fn lay_out(context: &Path, program: &Path) -> Result<()> {
     let _ = std::fs::remove_dir_all(context);
     let root = context.join("root");
     cache::create(&root)?;
-    Program::new("strip")
-        .arg("-o")
-        .arg(root.join("program"))
-        .arg(program)
-        .output()?;
+    Program::new("strip").arg("-o").arg(root.join("program")).arg(program).output()?;
     for library in libraries(program)? {
         let target = root.join(library.trim_start_matches('/'));
         cache::create(target.parent().unwrap_or(&root))?;
@@ -217,11 +163,8 @@ fn lay_out(context: &Path, program: &Path) -> Result<()> {
     }
     if Path::new(CERTIFICATES).exists() {
         cache::create(&root.join("etc/ssl/certs"))?;
-        std::fs::copy(
-            CERTIFICATES,
-            root.join(CERTIFICATES.trim_start_matches('/')),
-        )
-        .context("failed to copy the CA certificates")?;
+        std::fs::copy(CERTIFICATES, root.join(CERTIFICATES.trim_start_matches('/')))
+            .context("failed to copy the CA certificates")?;
     }
     cache::write(&root.join("etc/passwd"), "kalamdb:x:65532:65532::/:/\n")?;
     cache::write(&root.join("etc/group"), "kalamdb:x:65532:\n")
@@ -232,40 +175,23 @@ fn libraries(program: &Path) -> Result<Vec<String>> {
     let listed = Program::new("ldd").arg(program).outcome()?;
     let text = String::from_utf8_lossy(&listed.stdout).into_owned();
     if let Some(lost) = text.lines().find(|line| line.contains("not found")) {
-        bail!(
-            "{} needs a library that is not there: {}",
-            program.display(),
-            lost.trim()
-        );
+        bail!("{} needs a library that is not there: {}", program.display(), lost.trim());
     }
-    Ok(text
-        .split_whitespace()
-        .filter(|word| word.starts_with('/'))
-        .map(str::to_owned)
-        .collect())
+    Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect())
 }
 
 fn fingerprint(program: &Path, containerfile: &Path) -> Result<String> {
-    let sums = Program::new("sha256sum")
-        .arg(program)
-        .arg(containerfile)
-        .output()?;
+    let sums = Program::new("sha256sum").arg(program).arg(containerfile).output()?;
     let digests: Vec<&str> = sums.lines().filter_map(|line| line.get(..12)).collect();
     Ok(digests.join("-"))
 }
 
 fn remove_older(folder: &Path, name: &str) -> Result<()> {
-    let entries = std::fs::read_dir(folder)
-        .with_context(|| format!("failed to list {}", folder.display()))?;
+    let entries = std::fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))?;
     for file in entries.flatten().map(|entry| entry.path()) {
-        let stem = file
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let stem = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if stem.starts_with(&format!("{name}-")) && stem.ends_with(".tar") {
-            std::fs::remove_file(&file)
-                .with_context(|| format!("failed to remove {}", file.display()))?;
+            std::fs::remove_file(&file).with_context(|| format!("failed to remove {}", file.display()))?;
         }
     }
     Ok(())
@@ -276,8 +202,5 @@ fn buildah() -> Program {
 }
 
 fn ctr(cluster: &Cluster) -> Program {
-    Program::new("ctr")
-        .arg("--address")
-        .arg(cluster.containerd_socket())
-        .args(["--namespace", "k8s.io"])
+    Program::new("ctr").arg("--address").arg(cluster.containerd_socket()).args(["--namespace", "k8s.io"])
 }

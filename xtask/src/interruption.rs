@@ -43,11 +43,7 @@ pub fn shielded<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// Asks `ready` every 200 ms until it says yes; the error names what was waited for.
-pub fn wait_until(
-    what: &str,
-    limit: Duration,
-    mut ready: impl FnMut() -> Result<bool>,
-) -> Result<()> {
+pub fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<bool>) -> Result<()> {
     let started = std::time::Instant::now();
     while !ready()? {
         check()?;
@@ -77,9 +73,7 @@ impl Drop for Child {
 }
 
 fn children() -> std::sync::MutexGuard<'static, BTreeSet<u32>> {
-    CHILDREN
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    CHILDREN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn terminate(pid: u32) {

@@ -1,11 +1,13 @@
 //! Developer commands: `cargo xtask --help`.
 
 mod cache;
+mod charts;
 mod cluster;
 mod console;
 mod images;
 mod interruption;
 mod program;
+mod test;
 mod tools;
 mod workspace;
 
@@ -30,6 +32,16 @@ struct Arguments {
 enum Command {
     /// Installs and builds the tools that the other commands need.
     Tools,
+    /// Runs all checks and all tests, on a real cluster and a real S3 server.
+    Test,
+    /// Checks formatting and lints.
+    Lint,
+    /// Runs the benchmarks, built for release.
+    Bench {
+        /// Passed on to `cargo bench`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Builds the workspace, and the container images with --images.
     Build {
         /// Builds the images too.
@@ -67,14 +79,16 @@ fn run(command: Command) -> Result<()> {
     let cache = Cache::from_environment()?;
     match command {
         Command::Tools => tools::set_up(&cache),
+        Command::Test => test::run(&cache),
+        Command::Lint => test::lint(&cache),
+        Command::Bench { arguments } => {
+            tools::debian::ensure(tools::debian::BUILD)?;
+            workspace::cargo(&cache).args(["bench", "--workspace", "--locked", "--bench", "*"]).args(arguments).shown()
+        }
         Command::Build { images } => {
             tools::debian::ensure(tools::debian::BUILD)?;
             workspace::build(&cache, Warnings::Ignored)?;
-            if images {
-                images::build_products(&cache).map(drop)
-            } else {
-                Ok(())
-            }
+            if images { images::build_products(&cache).map(drop) } else { Ok(()) }
         }
         Command::Cluster { action } => {
             let cluster = Cluster::new(&cache, tools::for_cluster(&cache)?);

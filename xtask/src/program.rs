@@ -22,10 +22,7 @@ pub struct Program {
 impl Program {
     /// Names the program: a path, or a name to be found in `PATH`.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self {
-            command: Command::new(program),
-            input: None,
-        }
+        Self { command: Command::new(program), input: None }
     }
 
     /// Adds arguments.
@@ -67,18 +64,12 @@ impl Program {
     /// Runs it with its output in `log`; a failure shows the log's tail.
     pub fn logged(mut self, log: &Path) -> Result<()> {
         let file = log_file(log)?;
-        let errors = file
-            .try_clone()
-            .with_context(|| format!("failed to open {}", log.display()))?;
+        let errors = file.try_clone().with_context(|| format!("failed to open {}", log.display()))?;
         self.command.stdout(file).stderr(errors);
         let name = self.name();
         let status = self.finish()?.status;
         if !status.success() {
-            bail!(
-                "{name} failed ({status}); the end of {}:\n{}",
-                log.display(),
-                tail(log)
-            );
+            bail!("{name} failed ({status}); the end of {}:\n{}", log.display(), tail(log));
         }
         Ok(())
     }
@@ -102,9 +93,7 @@ impl Program {
     /// Runs it before the user's eyes.
     pub fn shown(mut self) -> Result<()> {
         let name = self.name();
-        self.command
-            .stdout(Stdio::inherit())
-            .stderr(Stdio::inherit());
+        self.command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
         let status: ExitStatus = self.finish()?.status;
         if !status.success() {
             bail!("{name} failed ({status})");
@@ -115,10 +104,7 @@ impl Program {
     /// Starts it and returns the running child, whose output is piped.
     pub fn piped(mut self) -> Result<Child> {
         let name = self.name();
-        self.command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit());
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         self.command.spawn().with_context(|| missing(&name))
     }
 
@@ -126,43 +112,27 @@ impl Program {
     pub fn background(mut self, log: &Path) -> Result<Child> {
         use std::os::unix::process::CommandExt;
         let file = log_file(log)?;
-        let errors = file
-            .try_clone()
-            .with_context(|| format!("failed to open {}", log.display()))?;
+        let errors = file.try_clone().with_context(|| format!("failed to open {}", log.display()))?;
         let name = self.name();
-        self.command
-            .stdin(Stdio::null())
-            .stdout(file)
-            .stderr(errors)
-            .process_group(0);
+        self.command.stdin(Stdio::null()).stdout(file).stderr(errors).process_group(0);
         self.command.spawn().with_context(|| missing(&name))
     }
 
     fn name(&self) -> String {
-        Path::new(self.command.get_program())
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
+        Path::new(self.command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     fn finish(mut self) -> Result<Output> {
         interruption::check()?;
         let name = self.name();
-        self.command.stdin(if self.input.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        });
+        self.command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
         let mut child = self.command.spawn().with_context(|| missing(&name))?;
         let _remembered = interruption::Child::remember(child.id());
         if let (Some(bytes), Some(mut stdin)) = (self.input, child.stdin.take()) {
             // A program that ends before it has read everything tells why by its status.
             let _ = stdin.write_all(&bytes);
         }
-        let output = child
-            .wait_with_output()
-            .with_context(|| format!("failed to wait for {name}"))?;
+        let output = child.wait_with_output().with_context(|| format!("failed to wait for {name}"))?;
         interruption::check()?;
         Ok(output)
     }
@@ -187,23 +157,16 @@ pub fn tail(log: &Path) -> String {
 
 fn log_file(log: &Path) -> Result<File> {
     if let Some(folder) = log.parent() {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("failed to create {}", folder.display()))?;
+        std::fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
     }
     File::create(log).with_context(|| format!("failed to create {}", log.display()))
 }
 
 fn complaint(output: &Output) -> String {
-    let text = if output.stderr.is_empty() {
-        &output.stdout
-    } else {
-        &output.stderr
-    };
+    let text = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
     String::from_utf8_lossy(text).trim().to_owned()
 }
 
 fn missing(name: &str) -> String {
-    format!(
-        "failed to start `{name}`: is it installed and in PATH? (`cargo xtask tools` tells what is needed)"
-    )
+    format!("failed to start `{name}`: is it installed and in PATH? (`cargo xtask tools` tells what is needed)")
 }

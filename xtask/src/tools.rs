@@ -15,11 +15,7 @@ pub fn set_up(cache: &Cache) -> Result<()> {
     debian::ensure(debian::CLUSTER)?;
     let tools = for_cluster(cache)?;
     for tool in GoTool::ALL {
-        console::say(&format!(
-            "{:<26} {}",
-            tool.title(),
-            tools.folder(tool).display()
-        ));
+        console::say(&format!("{:<26} {}", tool.title(), tools.folder(tool).display()));
     }
     Ok(())
 }

@@ -13,9 +13,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The checkout.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the checkout")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the checkout")
 }
 
 /// A program of the workspace, built in the development profile.
@@ -35,16 +33,9 @@ pub fn cargo(cache: &Cache) -> Program {
     for (name, _) in std::env::vars_os() {
         // What `cargo run` tells xtask about xtask would look like a changed environment to build scripts.
         let inherited = name.to_string_lossy().into_owned();
-        if [
-            "CARGO_PKG_",
-            "CARGO_MANIFEST_",
-            "CARGO_BIN_",
-            "CARGO_CRATE_",
-            "CARGO_PRIMARY_",
-            "LD_LIBRARY_PATH",
-        ]
-        .iter()
-        .any(|prefix| inherited.starts_with(prefix))
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_", "LD_LIBRARY_PATH"]
+            .iter()
+            .any(|prefix| inherited.starts_with(prefix))
         {
             program = program.env_remove(inherited);
         }
@@ -79,15 +70,9 @@ pub fn build(cache: &Cache, warnings: Warnings) -> Result<()> {
 /// warnings of crates that it did not compile again, so a warm build finds the same ones.
 fn compile(cache: &Cache) -> Result<usize> {
     let log = cache.log("cargo-build");
-    cargo(cache)
-        .args(["build", "--workspace", "--all-targets", "--locked"])
-        .logged(&log)?;
-    let text = std::fs::read_to_string(&log)
-        .with_context(|| format!("failed to read {}", log.display()))?;
-    let warned = text
-        .lines()
-        .filter(|line| line.starts_with("warning: `") && line.contains(" generated "))
-        .count();
+    cargo(cache).args(["build", "--workspace", "--all-targets", "--locked"]).logged(&log)?;
+    let text = std::fs::read_to_string(&log).with_context(|| format!("failed to read {}", log.display()))?;
+    let warned = text.lines().filter(|line| line.starts_with("warning: `") && line.contains(" generated ")).count();
     if warned > 0 {
         console::say(&text);
     }

@@ -115,8 +115,7 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let config = watcher::Config::default().labels(&managed_selector());
-    #[allow(deprecated, reason = "the successor of metadata_watcher is not stable")]
-    let events = kube::runtime::metadata_watcher(Api::<K>::all(client), config).default_backoff();
+    let events = watch_objects(Api::<PartialObjectMeta<K>>::all(client), config).default_backoff();
     fresh(name, health, events.touched_objects()).boxed()
 }
 

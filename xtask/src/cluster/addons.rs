@@ -10,28 +10,13 @@ use crate::interruption::wait_until;
 
 /// Applies them and waits until names resolve.
 pub fn install(cluster: &Cluster) -> Result<()> {
-    let ready = || {
-        Ok(cluster
-            .kubectl()
-            .args(["get", "node", crate::cluster::NODE])
-            .output()
-            .is_ok())
-    };
+    let ready = || Ok(cluster.kubectl().args(["get", "node", crate::cluster::NODE]).output().is_ok());
     wait_until("the node to register", Duration::from_secs(60), ready)?;
-    cluster
-        .kubectl()
-        .args(["apply", "--server-side", "--force-conflicts", "-f", "-"])
-        .input(manifests())
-        .output()?;
-    for what in [
-        ["wait", "--for=condition=Ready", "node", "--all"],
-        ["rollout", "status", "-n=kube-system", "deploy/coredns"],
-    ] {
-        cluster
-            .kubectl()
-            .args(what)
-            .arg("--timeout=120s")
-            .output()?;
+    cluster.kubectl().args(["apply", "--server-side", "--force-conflicts", "-f", "-"]).input(manifests()).output()?;
+    for what in
+        [["wait", "--for=condition=Ready", "node", "--all"], ["rollout", "status", "-n=kube-system", "deploy/coredns"]]
+    {
+        cluster.kubectl().args(what).arg("--timeout=120s").output()?;
     }
     Ok(())
 }

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 
 use crate::cache;
@@ -25,19 +24,9 @@ const CLIENTS: [(&str, &str, &str); 5] = [
 pub fn make(folder: &Path) -> Result<()> {
     let authority = authority(folder)?;
     let server = |name: &str| {
-        let names = [
-            NODE,
-            "localhost",
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-        ];
+        let names = [NODE, "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         let addresses = [NODE_ADDRESS, "127.0.0.1", "10.96.0.1"];
-        let names: Vec<String> = names
-            .into_iter()
-            .chain(addresses)
-            .map(str::to_owned)
-            .collect();
+        let names: Vec<String> = names.into_iter().chain(addresses).map(str::to_owned).collect();
         let mut params = CertificateParams::new(names)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         sign(folder, name, params, &authority)
@@ -48,18 +37,15 @@ pub fn make(folder: &Path) -> Result<()> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.distinguished_name.push(DnType::CommonName, user);
         if !group.is_empty() {
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, group);
+            params.distinguished_name.push(DnType::OrganizationName, group);
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         sign(folder, name, params, &authority)?;
         cache::write_secret(&kubeconfig_path(folder, name), kubeconfig(folder, name))?;
     }
-    cache::write_secret(
-        &folder.join("service-accounts.key"),
-        KeyPair::generate()?.serialize_pem(),
-    )
+    let key = KeyPair::generate()?;
+    cache::write(&folder.join("service-accounts.pub"), key.public_key_pem())?;
+    cache::write_secret(&folder.join("service-accounts.key"), key.serialize_pem())
 }
 
 /// The kubeconfig of a client.
@@ -71,22 +57,13 @@ fn authority(folder: &Path) -> Result<Issuer<'static, KeyPair>> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name.push(DnType::CommonName, CONTEXT);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::CrlSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     let key = KeyPair::generate()?;
     cache::write(&folder.join("ca.crt"), params.self_signed(&key)?.pem())?;
     Ok(Issuer::new(params, key))
 }
 
-fn sign(
-    folder: &Path,
-    name: &str,
-    mut params: CertificateParams,
-    authority: &Issuer<'_, KeyPair>,
-) -> Result<()> {
+fn sign(folder: &Path, name: &str, mut params: CertificateParams, authority: &Issuer<'_, KeyPair>) -> Result<()> {
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate()?;

@@ -21,13 +21,7 @@ pub const NETWORK: &str = "kalamdb-local";
 pub fn set_up() -> Result<()> {
     if !Path::new("/sys/class/net").join(BRIDGE).exists() {
         ip(&["link", "add", BRIDGE, "type", "bridge"])?;
-        ip(&[
-            "address",
-            "add",
-            &format!("{NODE_ADDRESS}/24"),
-            "dev",
-            BRIDGE,
-        ])?;
+        ip(&["address", "add", &format!("{NODE_ADDRESS}/24"), "dev", BRIDGE])?;
     }
     ip(&["link", "set", BRIDGE, "up"])?;
     if !Path::new("/proc/sys/net/bridge").exists() {
@@ -36,8 +30,7 @@ pub fn set_up() -> Result<()> {
     }
     for setting in ["net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"] {
         let path = Path::new("/proc/sys").join(setting);
-        std::fs::write(&path, "1")
-            .with_context(|| format!("failed to set {setting} to 1 (kernel setting)"))?;
+        std::fs::write(&path, "1").with_context(|| format!("failed to set {setting} to 1 (kernel setting)"))?;
     }
     Ok(())
 }
@@ -66,19 +59,13 @@ pub fn tear_down() {
         let Ok(rules) = Program::new("iptables-save").args(["-t", table]).output() else {
             continue;
         };
-        let _ = Program::new("iptables-restore")
-            .args(["-T", table])
-            .input(without_kubernetes(&rules))
-            .output();
+        let _ = Program::new("iptables-restore").args(["-T", table]).input(without_kubernetes(&rules)).output();
     }
 }
 
 /// The namespaces whose end of a veth pair hangs on our bridge.
 fn pod_namespaces() -> Vec<String> {
-    let links = Program::new("ip")
-        .args(["-details", "link", "show", "master", BRIDGE])
-        .output()
-        .unwrap_or_default();
+    let links = Program::new("ip").args(["-details", "link", "show", "master", BRIDGE]).output().unwrap_or_default();
     let mut words = links.split_whitespace();
     let mut found = Vec::new();
     while let Some(word) = words.next() {
@@ -98,15 +85,9 @@ fn without_kubernetes(rules: &str) -> String {
         .filter(|word| word.starts_with("CNI-"))
         .collect();
     let keep = |line: &&str| {
-        !line.contains("KUBE-")
-            && !line.contains(NETWORK)
-            && !ours.iter().any(|chain| line.contains(chain))
+        !line.contains("KUBE-") && !line.contains(NETWORK) && !ours.iter().any(|chain| line.contains(chain))
     };
-    rules
-        .lines()
-        .filter(keep)
-        .map(|line| format!("{line}\n"))
-        .collect()
+    rules.lines().filter(keep).map(|line| format!("{line}\n")).collect()
 }
 
 fn ip(arguments: &[&str]) -> Result<String> {

@@ -27,46 +27,14 @@ pub struct Piece {
 
 /// In the order in which they start.
 pub const PIECES: &[Piece] = &[
-    Piece {
-        name: "etcd",
-        program: etcd,
-        ready: |_| answers("127.0.0.1", 12379),
-    },
-    Piece {
-        name: "containerd",
-        program: containerd,
-        ready: |cluster| cluster.containerd_socket().exists(),
-    },
-    Piece {
-        name: "kube-apiserver",
-        program: api_server,
-        ready: api_is_ready,
-    },
-    Piece {
-        name: "kube-controller-manager",
-        program: controller_manager,
-        ready: |_| true,
-    },
-    Piece {
-        name: "kube-scheduler",
-        program: scheduler,
-        ready: |_| true,
-    },
-    Piece {
-        name: "kube-proxy",
-        program: proxy,
-        ready: |_| true,
-    },
-    Piece {
-        name: "kubelet",
-        program: kubelet,
-        ready: |_| answers("127.0.0.1", 10248),
-    },
-    Piece {
-        name: "provisioner",
-        program: provisioner,
-        ready: |_| true,
-    },
+    Piece { name: "etcd", program: etcd, ready: |_| answers("127.0.0.1", 12379) },
+    Piece { name: "containerd", program: containerd, ready: |cluster| cluster.containerd_socket().exists() },
+    Piece { name: "kube-apiserver", program: api_server, ready: api_is_ready },
+    Piece { name: "kube-controller-manager", program: controller_manager, ready: |_| true },
+    Piece { name: "kube-scheduler", program: scheduler, ready: |_| true },
+    Piece { name: "kube-proxy", program: proxy, ready: |_| true },
+    Piece { name: "kubelet", program: kubelet, ready: |_| answers("127.0.0.1", 10248) },
+    Piece { name: "provisioner", program: provisioner, ready: |_| true },
 ];
 
 /// The names of all programs, to find those that no record names.
@@ -76,9 +44,7 @@ pub fn programs() -> Vec<&'static str> {
 
 /// Starts each piece that does not run, and waits for it.
 pub fn start_all(cluster: &Cluster) -> Result<()> {
-    PIECES
-        .iter()
-        .try_for_each(|piece| start(cluster, piece.name, (piece.program)(cluster), piece.ready))
+    PIECES.iter().try_for_each(|piece| start(cluster, piece.name, (piece.program)(cluster), piece.ready))
 }
 
 /// Starts the S3 server.
@@ -105,25 +71,14 @@ pub fn write_configuration(cluster: &Cluster) -> Result<()> {
     file("resolv.conf", String::new())
 }
 
-fn start(
-    cluster: &Cluster,
-    name: &str,
-    program: Program,
-    ready: fn(&Cluster) -> bool,
-) -> Result<()> {
+fn start(cluster: &Cluster, name: &str, program: Program, ready: fn(&Cluster) -> bool) -> Result<()> {
     cluster.processes.start(name, program)?;
     let log = cluster.processes.log(name);
     interruption::wait_until(&format!("{name} to be ready"), START_LIMIT, || {
         anyhow::ensure!(cluster.processes.is_running(name), "{name} has ended");
         Ok(ready(cluster))
     })
-    .with_context(|| {
-        format!(
-            "{name} does not start; the end of {}:\n{}",
-            log.display(),
-            tail(&log)
-        )
-    })
+    .with_context(|| format!("{name} does not start; the end of {}:\n{}", log.display(), tail(&log)))
 }
 
 fn answers(address: &str, port: u16) -> bool {
@@ -134,96 +89,46 @@ fn answers(address: &str, port: u16) -> bool {
 }
 
 fn api_is_ready(cluster: &Cluster) -> bool {
-    cluster
-        .kubectl()
-        .args(["get", "--raw", "/readyz"])
-        .output()
-        .is_ok()
+    cluster.kubectl().args(["get", "--raw", "/readyz"]).output().is_ok()
 }
 
 fn etcd(cluster: &Cluster) -> Program {
     Program::new(cluster.tools.program(GoTool::Etcd))
-        .arg(format!(
-            "--data-dir={}",
-            cluster.state.join("etcd").display()
-        ))
-        .args([
-            format!("--listen-client-urls={ETCD}"),
-            format!("--advertise-client-urls={ETCD}"),
-        ])
-        .args([
-            "--listen-peer-urls=http://127.0.0.1:12380",
-            "--unsafe-no-fsync",
-            "--log-level=warn",
-        ])
+        .arg(format!("--data-dir={}", cluster.state.join("etcd").display()))
+        .args([format!("--listen-client-urls={ETCD}"), format!("--advertise-client-urls={ETCD}")])
+        .args(["--listen-peer-urls=http://127.0.0.1:12380", "--unsafe-no-fsync", "--log-level=warn"])
 }
 
 fn containerd(cluster: &Cluster) -> Program {
-    Program::new("containerd")
-        .arg("--config")
-        .arg(cluster.state.join("containerd.toml"))
+    Program::new("containerd").arg("--config").arg(cluster.state.join("containerd.toml"))
 }
 
 fn api_server(cluster: &Cluster) -> Program {
     let file = |name: &str| cluster.certificates().join(name).display().to_string();
     Program::new(cluster.tools.kubernetes("kube-apiserver"))
-        .args([
-            format!("--etcd-servers={ETCD}"),
-            format!("--secure-port={API_PORT}"),
-        ])
-        .args([
-            format!("--bind-address={NODE_ADDRESS}"),
-            format!("--advertise-address={NODE_ADDRESS}"),
-        ])
-        .args([
-            "--service-cluster-ip-range=10.96.0.0/16",
-            "--allow-privileged=true",
-        ])
-        .args([
-            "--authorization-mode=Node,RBAC",
-            "--enable-admission-plugins=NodeRestriction",
-        ])
+        .args([format!("--etcd-servers={ETCD}"), format!("--secure-port={API_PORT}")])
+        .args([format!("--bind-address={NODE_ADDRESS}"), format!("--advertise-address={NODE_ADDRESS}")])
+        .args(["--service-cluster-ip-range=10.96.0.0/16", "--allow-privileged=true"])
+        .args(["--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"])
         .args(["--kubelet-preferred-address-types=InternalIP"])
         .args([format!("--client-ca-file={}", file("ca.crt"))])
         .args([format!("--tls-cert-file={}", file("apiserver.crt"))])
         .args([format!("--tls-private-key-file={}", file("apiserver.key"))])
-        .args([format!(
-            "--kubelet-certificate-authority={}",
-            file("ca.crt")
-        )])
-        .args([format!(
-            "--kubelet-client-certificate={}",
-            file("admin.crt")
-        )])
+        .args([format!("--kubelet-certificate-authority={}", file("ca.crt"))])
+        .args([format!("--kubelet-client-certificate={}", file("admin.crt"))])
         .args([format!("--kubelet-client-key={}", file("admin.key"))])
         .args(["--service-account-issuer=https://kubernetes.default.svc.cluster.local"])
-        .args([format!(
-            "--service-account-key-file={}",
-            file("service-accounts.key")
-        )])
-        .args([format!(
-            "--service-account-signing-key-file={}",
-            file("service-accounts.key")
-        )])
+        .args([format!("--service-account-key-file={}", file("service-accounts.pub"))])
+        .args([format!("--service-account-signing-key-file={}", file("service-accounts.key"))])
 }
 
 fn controller_manager(cluster: &Cluster) -> Program {
     let file = |name: &str| cluster.certificates().join(name).display().to_string();
     Program::new(cluster.tools.kubernetes("kube-controller-manager"))
-        .args([format!(
-            "--kubeconfig={}",
-            file("controller-manager.kubeconfig")
-        )])
+        .args([format!("--kubeconfig={}", file("controller-manager.kubeconfig"))])
         .args([format!("--root-ca-file={}", file("ca.crt"))])
-        .args([format!(
-            "--service-account-private-key-file={}",
-            file("service-accounts.key")
-        )])
-        .args([
-            "--use-service-account-credentials=true",
-            "--leader-elect=false",
-            "--bind-address=127.0.0.1",
-        ])
+        .args([format!("--service-account-private-key-file={}", file("service-accounts.key"))])
+        .args(["--use-service-account-credentials=true", "--leader-elect=false", "--bind-address=127.0.0.1"])
 }
 
 fn scheduler(cluster: &Cluster) -> Program {
@@ -234,41 +139,24 @@ fn scheduler(cluster: &Cluster) -> Program {
 }
 
 fn proxy(cluster: &Cluster) -> Program {
-    Program::new(cluster.tools.kubernetes("kube-proxy")).arg(format!(
-        "--config={}",
-        cluster.state.join("proxy.yaml").display()
-    ))
+    Program::new(cluster.tools.kubernetes("kube-proxy"))
+        .arg(format!("--config={}", cluster.state.join("proxy.yaml").display()))
 }
 
 fn kubelet(cluster: &Cluster) -> Program {
     let kubeconfig = cluster.certificates().join("kubelet.kubeconfig");
     Program::new(cluster.tools.kubernetes("kubelet"))
-        .arg(format!(
-            "--config={}",
-            cluster.state.join("kubelet.yaml").display()
-        ))
+        .arg(format!("--config={}", cluster.state.join("kubelet.yaml").display()))
         .arg(format!("--kubeconfig={}", kubeconfig.display()))
-        .arg(format!(
-            "--root-dir={}",
-            cluster.state.join("kubelet").display()
-        ))
-        .args([
-            format!("--hostname-override={NODE}"),
-            format!("--node-ip={NODE_ADDRESS}"),
-        ])
+        .arg(format!("--root-dir={}", cluster.state.join("kubelet").display()))
+        .args([format!("--hostname-override={NODE}"), format!("--node-ip={NODE_ADDRESS}")])
 }
 
 fn provisioner(cluster: &Cluster) -> Program {
     Program::new(cluster.tools.program(GoTool::Provisioner))
         .arg(format!("--kubeconfig={}", cluster.kubeconfig().display()))
-        .arg(format!(
-            "--root={}",
-            cluster.state.join("volumes").display()
-        ))
-        .args([
-            format!("--storage-class={STORAGE_CLASS}"),
-            format!("--node={NODE}"),
-        ])
+        .arg(format!("--root={}", cluster.state.join("volumes").display()))
+        .args([format!("--storage-class={STORAGE_CLASS}"), format!("--node={NODE}")])
 }
 
 /// `restrict_oom_score_adj`: without it sandboxes fail where this process itself may not lower its score.

@@ -46,9 +46,7 @@ impl Processes {
 
     /// The process id, for people.
     pub fn pid(&self, name: &str) -> Option<u32> {
-        self.read(name)
-            .filter(|identity| identity.is_running())
-            .map(|identity| identity.pid)
+        self.read(name).filter(|identity| identity.is_running()).map(|identity| identity.pid)
     }
 
     /// Where the process writes.
@@ -71,19 +69,13 @@ impl Processes {
     fn read(&self, name: &str) -> Option<Identity> {
         let text = std::fs::read_to_string(self.record(name)).ok()?;
         let (pid, started) = text.split_once(' ')?;
-        Some(Identity {
-            pid: pid.parse().ok()?,
-            started: started.parse().ok()?,
-        })
+        Some(Identity { pid: pid.parse().ok()?, started: started.parse().ok()? })
     }
 }
 
 impl Identity {
     fn of(pid: u32) -> Option<Self> {
-        Some(Self {
-            pid,
-            started: start_time(pid)?,
-        })
+        Some(Self { pid, started: start_time(pid)? })
     }
 
     fn is_running(self) -> bool {
@@ -100,10 +92,7 @@ impl Identity {
     }
 
     fn signal(self, signal: Signal) {
-        let pid = i32::try_from(self.pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .filter(|_| self.is_running());
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).filter(|_| self.is_running());
         if let Some(pid) = pid {
             let _ = kill_process(pid, signal);
         }
@@ -117,11 +106,7 @@ pub fn sweep(mark: &Path, programs: &[&str]) {
     let ours = |pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        let program = line
-            .split(' ')
-            .next()
-            .and_then(|path| path.rsplit('/').next())
-            .unwrap_or_default();
+        let program = line.split(' ').next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
         line.contains(&mark) && programs.contains(&program)
     };
     let all = all_pids();
@@ -129,11 +114,7 @@ pub fn sweep(mark: &Path, programs: &[&str]) {
     let mut next = 0;
     while next < doomed.len() {
         let parent = doomed[next];
-        doomed.extend(
-            all.iter()
-                .copied()
-                .filter(|pid| stat_field(*pid, 1) == Some(u64::from(parent))),
-        );
+        doomed.extend(all.iter().copied().filter(|pid| stat_field(*pid, 1) == Some(u64::from(parent))));
         next += 1;
     }
     for identity in doomed.into_iter().filter_map(Identity::of) {
@@ -143,9 +124,7 @@ pub fn sweep(mark: &Path, programs: &[&str]) {
 
 fn all_pids() -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
-        .collect()
+    entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect()
 }
 
 /// A process that has ended and is not yet reaped does not run.

@@ -24,22 +24,14 @@ enum Trace {
 }
 
 const fn program(name: &'static str, program: &'static str, purpose: &'static str) -> Package {
-    Package {
-        name,
-        trace: Trace::Program(program),
-        purpose,
-    }
+    Package { name, trace: Trace::Program(program), purpose }
 }
 
 /// What the Rust workspace needs to build.
 pub const BUILD: &[Package] = &[
     program("g++", "c++", "compiles RocksDB"),
     program("mold", "mold", "links in seconds"),
-    Package {
-        name: "libclang-dev",
-        trace: Trace::Libclang,
-        purpose: "generates RocksDB's bindings",
-    },
+    Package { name: "libclang-dev", trace: Trace::Libclang, purpose: "generates RocksDB's bindings" },
 ];
 
 /// What the local cluster and the images need.
@@ -52,29 +44,17 @@ pub const CLUSTER: &[Package] = &[
         purpose: "connects pods to the node's bridge",
     },
     program("iptables", "iptables", "carries kube-proxy's rules"),
-    program(
-        "conntrack",
-        "conntrack",
-        "lets kube-proxy forget stale connections",
-    ),
+    program("conntrack", "conntrack", "lets kube-proxy forget stale connections"),
     program("iproute2", "ip", "makes the node's bridge"),
     program("buildah", "buildah", "builds the images"),
 ];
 
 /// What downloads the whole set of flights.
-pub const PYTHON: &[Package] = &[program(
-    "python3-pip",
-    "pip3",
-    "downloads the whole set of flights",
-)];
+pub const PYTHON: &[Package] = &[program("python3-pip", "pip3", "downloads the whole set of flights")];
 
 /// The packages whose traces are missing.
 pub fn missing(packages: &[Package]) -> Vec<Package> {
-    packages
-        .iter()
-        .copied()
-        .filter(|package| !package.is_present())
-        .collect()
+    packages.iter().copied().filter(|package| !package.is_present()).collect()
 }
 
 /// Installs what is missing, or says what a person must do.
@@ -86,20 +66,12 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
     let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
     let names = names.join(" ");
     if which("apt-get").is_none() {
-        bail!(
-            "missing, and there is no apt-get to install it:\n{}",
-            purposes(&missing)
-        );
+        bail!("missing, and there is no apt-get to install it:\n{}", purposes(&missing));
     }
     if !is_root() {
-        bail!(
-            "missing:\n{}\ninstall it with: sudo apt-get install -y {names}",
-            purposes(&missing)
-        );
+        bail!("missing:\n{}\ninstall it with: sudo apt-get install -y {names}", purposes(&missing));
     }
-    console::step(&format!("install Debian packages: {names}"), || {
-        install(&names)
-    })
+    console::step(&format!("install Debian packages: {names}"), || install(&names))
 }
 
 /// Whether this process may install packages and make bridges.
@@ -119,10 +91,8 @@ impl Package {
 
 /// One line a package: what it is for.
 pub fn purposes(packages: &[Package]) -> String {
-    let lines: Vec<String> = packages
-        .iter()
-        .map(|package| format!("  {}: {}", package.name, package.purpose))
-        .collect();
+    let lines: Vec<String> =
+        packages.iter().map(|package| format!("  {}: {}", package.name, package.purpose)).collect();
     lines.join("\n")
 }
 
@@ -149,24 +119,14 @@ fn apt_get(verb: &str, names: &str) -> Result<()> {
 
 /// Debian keeps libclang below `/usr/lib/llvm-N/lib`; `LIBCLANG_PATH` names any other place.
 fn has_libclang() -> bool {
-    let installed = std::fs::read_dir("/usr/lib")
-        .into_iter()
-        .flatten()
-        .flatten();
-    let folders =
-        installed.filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm-"));
+    let installed = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let folders = installed.filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm-"));
     let named = std::env::var_os("LIBCLANG_PATH").map(std::path::PathBuf::from);
-    folders
-        .map(|entry| entry.path().join("lib"))
-        .chain(named)
-        .any(|folder| {
-            let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            files
-                .map(|file| file.file_name().to_string_lossy().into_owned())
-                .any(|name| {
-                    // The versioned library alone (package libclang1-N) is enough to load; its name need not end in `.so`.
-                    name.starts_with("libclang.so")
-                        || (name.starts_with("libclang-") && name.contains(".so"))
-                })
+    folders.map(|entry| entry.path().join("lib")).chain(named).any(|folder| {
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        files.map(|file| file.file_name().to_string_lossy().into_owned()).any(|name| {
+            // The versioned library alone (package libclang1-N) is enough to load; its name need not end in `.so`.
+            name.starts_with("libclang.so") || (name.starts_with("libclang-") && name.contains(".so"))
         })
+    })
 }

@@ -69,22 +69,13 @@ impl Tools {
 
 /// Builds what is missing, one after another.
 pub fn ensure(cache: &Cache, wanted: &[GoTool]) -> Result<Tools> {
-    let tools = Tools {
-        cache: cache.clone(),
-    };
-    let missing: Vec<GoTool> = wanted
-        .iter()
-        .copied()
-        .filter(|tool| !tool.is_there(&tools))
-        .collect();
+    let tools = Tools { cache: cache.clone() };
+    let missing: Vec<GoTool> = wanted.iter().copied().filter(|tool| !tool.is_there(&tools)).collect();
     if !missing.is_empty() {
         check_go()?;
     }
     for tool in missing {
-        console::step(
-            &format!("build {} {} (Go)", tool.title(), tool.version()),
-            || tool.build(&tools),
-        )?;
+        console::step(&format!("build {} {} (Go)", tool.title(), tool.version()), || tool.build(&tools))?;
     }
     Ok(tools)
 }
@@ -188,17 +179,12 @@ impl GoTool {
                 .arg(format!("{package}@v{}", self.version())),
         };
         program.logged(&log)?;
-        std::fs::rename(&draft, &target)
-            .with_context(|| format!("failed to put {} in place", target.display()))
+        std::fs::rename(&draft, &target).with_context(|| format!("failed to put {} in place", target.display()))
     }
 
     fn output_path(self, draft: &Path) -> PathBuf {
         // With a folder for output, Go names each program after its package.
-        if self == Self::Kubernetes {
-            draft.to_path_buf()
-        } else {
-            draft.join(self.name())
-        }
+        if self == Self::Kubernetes { draft.to_path_buf() } else { draft.join(self.name()) }
     }
 
     fn linker_flags(self) -> String {
@@ -225,21 +211,12 @@ enum Source {
 
 fn go() -> Program {
     let go = which("go").unwrap_or_else(|| "go".into());
-    Program::new("nice")
-        .args(["-n", "10"])
-        .arg(go)
-        .env("CGO_ENABLED", "0")
-        .env("GOFLAGS", "-buildvcs=false")
+    Program::new("nice").args(["-n", "10"]).arg(go).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false")
 }
 
 fn check_go() -> Result<()> {
-    let needed = format!(
-        "install Go {}.{} or newer from https://go.dev/dl/",
-        GO_AT_LEAST.0, GO_AT_LEAST.1
-    );
-    let Some(go) = which("go") else {
-        bail!("Go is missing: {needed}")
-    };
+    let needed = format!("install Go {}.{} or newer from https://go.dev/dl/", GO_AT_LEAST.0, GO_AT_LEAST.1);
+    let Some(go) = which("go") else { bail!("Go is missing: {needed}") };
     let found = Program::new(go).args(["env", "GOVERSION"]).output()?;
     match parse_go_version(found.trim()) {
         Some(version) if version >= GO_AT_LEAST => Ok(()),
