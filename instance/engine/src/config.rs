@@ -80,8 +80,14 @@ pub struct Limits {
     pub wal_bytes: u64,
     /// Free disk below which writes are refused, in bytes.
     pub disk_reserve_bytes: u64,
+    /// Free disk that is set aside in a file, and given up on a full disk so that a flush can still end, in bytes.
+    pub reserve_file_bytes: u64,
+    /// RocksDB's memtables in all, in bytes.
+    pub memtable_bytes: usize,
     /// Writes that may wait for the committer.
     pub commit_queue: usize,
+    /// Bytes of rows that may wait for the committer.
+    pub commit_queue_bytes: usize,
     /// One row's encoded size, in bytes.
     pub row_bytes: usize,
     /// Change log kept, in bytes a table.
@@ -110,7 +116,10 @@ impl Default for Limits {
             footer_cache_bytes: 64 << 20,
             wal_bytes: 256 << 20,
             disk_reserve_bytes: 256 << 20,
+            reserve_file_bytes: 64 << 20,
+            memtable_bytes: 128 << 20,
             commit_queue: 1024,
+            commit_queue_bytes: 64 << 20,
             row_bytes: 8 << 20,
             change_log_bytes: 64 << 20,
             change_log_age: Duration::from_secs(24 * 3600),

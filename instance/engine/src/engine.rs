@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::catalog::TableProvider;
 use kalamdb_api::flush::{FlushJob, FlushReason};
+use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
 use crate::catalog::{Catalog, CatalogChange};
+use crate::commit::Committer;
+use crate::commit::clock::{Clock, SystemClock};
+use crate::commit::record::RowRecord;
 use crate::config::EngineConfig;
-use crate::hot::Key;
+use crate::hot::{Hot, HotRow, HotSnapshot, Key, key};
 use crate::schema::{Table, TableName, UserId};
 use crate::seq::Seq;
-use crate::value::Row;
+use crate::value::{Row, Value};
 
 /// One database: RocksDB, the object store, the committer and the jobs. Cheap to clone.
 #[derive(Clone)]
@@ -20,12 +25,17 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
-struct Inner;
+struct Inner {
+    config: EngineConfig,
+    hot: Arc<Hot>,
+    committer: Committer,
+    closing: AtomicBool,
+}
 
 /// A consistent view of every table: one RocksDB snapshot, and the version of each cold table that it names.
 #[derive(Clone)]
 pub struct ReadSnapshot {
-    inner: Arc<Inner>,
+    hot: HotSnapshot,
 }
 
 /// A live row, as a look-up found it.
@@ -42,7 +52,7 @@ pub struct FoundRow {
 }
 
 /// A row of a cold file.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// The file's path below the table's folder.
     pub file: Arc<str>,
@@ -130,52 +140,83 @@ impl Engine {
     /// Opens the volume, recovers, settles what a crash left, and starts the committer and the jobs. An object store that can't be
     /// reached does not fail the start: [`Engine::readiness`] tells. A foreign or newer volume does.
     pub async fn open(config: EngineConfig) -> Result<Self, EngineError> {
-        unimplemented!("{config:?}")
+        Self::open_with(config, Arc::new(SystemClock)).await
+    }
+
+    /// As [`Engine::open`], with a clock of the caller's.
+    pub async fn open_with(config: EngineConfig, clock: Arc<dyn Clock>) -> Result<Self, EngineError> {
+        let opening = config.clone();
+        let open = move || {
+            let hot = Arc::new(Hot::open(&opening, clock.now_micros() / 1000)?);
+            let committer = Committer::start(hot.clone(), &opening, clock)?;
+            Ok::<_, EngineError>((hot, committer))
+        };
+        let (hot, committer) = tokio::task::spawn_blocking(open).await.expect("opening the volume does not panic")?;
+        Ok(Self { inner: Arc::new(Inner { config, hot, committer, closing: AtomicBool::new(false) }) })
     }
 
     /// Stops taking writes, ends running jobs at a safe point, flushes and closes RocksDB.
     pub async fn close(&self) {
-        unimplemented!()
+        if self.inner.closing.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.inner.committer.close().await;
+        let hot = self.inner.hot.clone();
+        let closed = tokio::task::spawn_blocking(move || hot.close()).await.expect("closing the volume does not panic");
+        if let Err(error) = closed {
+            tracing::error!(%error, "failed to close the volume; nothing is lost, the next start replays its log");
+        }
     }
 
     /// Whether writes would succeed.
     pub fn readiness(&self) -> Readiness {
-        unimplemented!()
+        if self.inner.closing.load(Ordering::SeqCst) {
+            let message = "the instance is shutting down".into();
+            return Readiness::NotReady { reason: "Starting", message };
+        }
+        if let Err(error) = self.inner.hot.disk().check() {
+            return Readiness::NotReady { reason: "DiskFull", message: error.to_string() };
+        }
+        Readiness::Ready
     }
 
     /// The catalog as of the last catalog change that was acknowledged.
     pub fn catalog(&self) -> Arc<Catalog> {
-        unimplemented!()
+        self.inner.committer.catalog()
     }
 
     /// Commits one change of the catalog: durable when it returns. Validates it against the newest catalog.
     pub async fn change_catalog(&self, change: CatalogChange) -> Result<(), EngineError> {
-        unimplemented!("{change:?}")
+        self.inner.hot.disk().check()?;
+        self.inner.committer.catalog_change(change).await
     }
 
     /// A consistent view of everything that was acknowledged before the call.
     pub fn snapshot(&self) -> ReadSnapshot {
-        unimplemented!()
+        ReadSnapshot { hot: self.inner.hot.snapshot() }
     }
 
     /// The encoded primary key of a row of the table.
     pub fn key(table: &Table, row: &Row) -> Result<Key, EngineError> {
-        unimplemented!("{table:?} {row:?}")
+        key::key_of_row(table, row)
     }
 
     /// The encoded primary key of these values, in key order.
-    pub fn key_of(table: &Table, values: &[crate::value::Value]) -> Result<Key, EngineError> {
-        unimplemented!("{table:?} {values:?}")
+    pub fn key_of(table: &Table, values: &[Value]) -> Result<Key, EngineError> {
+        key::encode_key(table, values)
     }
 
     /// Commits all writes or none. [`EngineError::Stale`] where anything that was read has changed: look up again and retry.
     pub async fn commit(&self, writes: Vec<RowWrite>) -> Result<Committed, EngineError> {
-        unimplemented!("{writes:?}")
+        self.inner.hot.disk().check()?;
+        let row_bytes = self.inner.config.limits.row_bytes;
+        let rows = writes.into_iter().map(|write| RowRecord::new(write, row_bytes)).collect::<Result<_, _>>()?;
+        self.inner.committer.rows(rows).await
     }
 
     /// A new unique id from the `_seq` clock, for `SNOWFLAKE_ID()`.
     pub fn snowflake_id(&self) -> i64 {
-        unimplemented!()
+        self.inner.committer.shared().clock.id().0
     }
 
     /// Begins a flush job, or answers with the one that has this id already (then `false`).
@@ -205,12 +246,13 @@ impl Engine {
 
     /// Tables that have unflushed rows.
     pub fn unflushed(&self) -> Vec<Unflushed> {
-        unimplemented!()
+        self.inner.committer.unflushed()
     }
 
     /// Sizes of the hot tier and its disk.
     pub fn storage_sizes(&self) -> StorageSizes {
-        unimplemented!()
+        let disk = self.inner.hot.disk().space().unwrap_or_default();
+        StorageSizes { column_families: self.inner.hot.sizes(), disk_used: disk.used, disk_free: disk.free }
     }
 }
 
@@ -222,7 +264,30 @@ impl ReadSnapshot {
         user: Option<&UserId>,
         keys: &[Key],
     ) -> Result<Vec<LookUp>, EngineError> {
-        unimplemented!("{table:?} {user:?} {keys:?}")
+        let cold_version = self.hot.tier(table.id)?.cold_version;
+        let hot = self.hot_rows(table, user, keys).await?;
+        let mut found: Vec<_> = hot.iter().map(|hot| hot.clone().and_then(FoundRow::of_hot)).collect();
+        let elsewhere: Vec<_> = hot.iter().enumerate().filter(|(_, hot)| hot.is_none()).map(|(at, _)| at).collect();
+        if cold_version >= 0 && !elsewhere.is_empty() {
+            let _ = &mut found;
+            unimplemented!("cold look-up")
+        }
+        Ok(found.into_iter().map(|found| LookUp::Read { found, cold_version }).collect())
+    }
+
+    /// Few keys are read in place, many on a blocking thread.
+    async fn hot_rows(
+        &self,
+        table: &Arc<Table>,
+        user: Option<&UserId>,
+        keys: &[Key],
+    ) -> Result<Vec<Option<HotRow>>, EngineError> {
+        if keys.len() <= INLINE_KEYS {
+            return self.hot.rows_at(table, user, keys);
+        }
+        let (hot, table, user, keys) = (self.hot.clone(), table.clone(), user.cloned(), keys.to_vec());
+        let read = move || hot.rows_at(&table, user.as_ref(), &keys);
+        tokio::task::spawn_blocking(read).await.expect("reading rows does not panic")
     }
 
     /// DataFusion's view of the table in this snapshot, with [`Table::sql_schema`]; of a per-user table only that user's rows.
@@ -230,3 +295,13 @@ impl ReadSnapshot {
         unimplemented!("{table:?} {user:?}")
     }
 }
+
+impl FoundRow {
+    /// A hot row; none for a tombstone.
+    fn of_hot(hot: HotRow) -> Option<Self> {
+        Some(Self { seq: hot.seq, updated: hot.updated, row: hot.row?, place: None })
+    }
+}
+
+/// Point reads of up to so many keys run on the calling thread.
+const INLINE_KEYS: usize = 16;

@@ -1,5 +1,7 @@
 //! What the engine's callers can meet, and who must act.
 
+use std::path::PathBuf;
+
 use crate::schema::TableName;
 
 /// An error of the engine. `retry` in the docs says whether the same call can succeed later.
@@ -41,6 +43,14 @@ pub enum EngineError {
     /// The data directory's disk is almost full; retry when space was freed.
     #[error("{0}")]
     DiskFull(String),
+    /// The data folder can't be opened; an operator must act.
+    #[error("failed to open the data folder {}: {reason}", path.display())]
+    Volume {
+        /// The folder.
+        path: PathBuf,
+        /// Why, and how to mend it.
+        reason: String,
+    },
     /// One table stopped, so that nothing is overwritten; an operator must act. Others go on.
     #[error("table {table} is stopped: {reason}")]
     TableStopped {

@@ -297,3 +297,37 @@ pub fn system_fields() -> [Field; 3] {
         Field::new(UPDATED, SqlType::Timestamp.arrow(), false),
     ]
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Small tables for tests.
+
+    use super::*;
+
+    /// A table `default.t` with columns `c1`, `c2`, … of these types; `key` are places in `types`.
+    pub(crate) fn table(kind: TableKind, types: &[SqlType], key: &[usize]) -> Table {
+        let column = |(at, sql_type): (usize, &SqlType)| Column {
+            id: ColumnId(at as u32 + 1),
+            name: format!("c{}", at + 1),
+            physical_name: format!("c{}", at + 1),
+            sql_type: *sql_type,
+            nullable: !key.contains(&at),
+            default: None,
+            since: SchemaVersion(1),
+        };
+        Table {
+            id: TableId(1),
+            uuid: Uuid::from_u128(1),
+            name: TableName::new("default", "t"),
+            kind,
+            version: SchemaVersion(1),
+            columns: types.iter().enumerate().map(column).collect(),
+            primary_key: key.iter().map(|at| ColumnId(*at as u32 + 1)).collect(),
+            next_column_id: ColumnId(types.len() as u32 + 1),
+            flush_policy: FlushPolicy::default(),
+            access_level: AccessLevel::default(),
+            created_at: 0,
+            updated_at: 0,
+        }
+    }
+}

@@ -38,6 +38,25 @@ impl Value {
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }
+
+    /// The SQL name of its type, for messages.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Null => "NULL",
+            Self::Boolean(_) => "BOOLEAN",
+            Self::SmallInt(_) => "SMALLINT",
+            Self::Int(_) => "INT",
+            Self::BigInt(_) => "BIGINT",
+            Self::Float(_) => "FLOAT",
+            Self::Double(_) => "DOUBLE",
+            Self::Decimal(_) => "DECIMAL",
+            Self::Text(_) => "TEXT",
+            Self::Bytes(_) => "BYTES",
+            Self::Timestamp(_) => "TIMESTAMP",
+            Self::Date(_) => "DATE",
+            Self::Json(_) => "JSON",
+        }
+    }
 }
 
 /// The values of a row, one for each of the table's columns, in their order.

@@ -2,12 +2,23 @@
 //!
 //! A change is validated against the newest catalog by the committer, stored in its batch, and then becomes the catalog.
 
+mod apply;
+mod store;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use apply::{Applied, Effect, apply};
+pub(crate) use store::{load_or_begin, stage};
+
 use crate::schema::{Table, TableId, TableName, UserId};
+
+/// The namespace that exists from the start.
+pub const DEFAULT_NAMESPACE: &str = "default";
+/// The user who exists from the start.
+pub const ROOT: &str = "root";
 
 /// Everything that the database knows about itself. Immutable; a change makes a new one.
 #[derive(Debug, Clone, Default)]

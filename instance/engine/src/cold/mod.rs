@@ -1,1 +1,163 @@
 //! The cold tier: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key.
+//!
+//! * [`store`], [`identity`]: the object store and who owns its prefix;
+//! * [`schema`], [`stats`], [`file`], [`vector`]: what is written;
+//! * [`log`], [`snapshot`]: the Delta log, and one version of it in memory;
+//! * [`footer`], [`look_up`]: reading single rows by key.
+//!
+//! Nothing here decides when something is flushed, and nothing here writes to the hot tier.
+
+pub mod file;
+pub mod footer;
+pub mod identity;
+pub mod log;
+pub mod look_up;
+pub mod schema;
+pub mod snapshot;
+pub mod stats;
+pub mod store;
+pub mod vector;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use roaring::RoaringTreemap;
+use uuid::Uuid;
+
+pub use self::footer::FileCache;
+pub use self::log::DeltaLog;
+pub use self::look_up::look_up;
+pub use self::snapshot::{ColdFile, ColdSnapshot};
+pub use self::store::ColdStore;
+use crate::EngineError;
+use crate::config::ObjectStoreConfig;
+use crate::schema::Table;
+
+/// Versions of a table that stay in memory beside the newest: a reader that took its RocksDB snapshot just before the end of a
+/// flush still needs the one before. Readers hold theirs themselves from then on.
+const OLD_VERSIONS: usize = 2;
+
+/// A table's versions in memory, oldest first.
+type Versions = Vec<Arc<ColdSnapshot>>;
+type Tables = HashMap<Uuid, Versions>;
+
+/// The cold tier of the whole database.
+#[derive(Debug)]
+pub struct ColdTier {
+    store: ColdStore,
+    cache: FileCache,
+    tables: ArcSwap<Tables>,
+    /// One load of a log at a time: many readers of a table that is not in memory yet wait for the same one.
+    loading: tokio::sync::Mutex<()>,
+}
+
+impl ColdTier {
+    /// Sets up the client of the object store; reaches nothing.
+    pub fn open(config: &ObjectStoreConfig, cache_bytes: usize) -> Result<Arc<Self>, EngineError> {
+        Ok(Self::over(ColdStore::open(config)?, cache_bytes))
+    }
+
+    /// The same over a store that is there already.
+    pub fn over(store: ColdStore, cache_bytes: usize) -> Arc<Self> {
+        let cache = FileCache::new(store.clone(), cache_bytes);
+        Arc::new(Self { store, cache, tables: ArcSwap::default(), loading: tokio::sync::Mutex::default() })
+    }
+
+    /// The object store.
+    pub fn store(&self) -> &ColdStore {
+        &self.store
+    }
+
+    /// Footers and bloom filters.
+    pub fn cache(&self) -> &FileCache {
+        &self.cache
+    }
+
+    /// The Delta log of a table.
+    pub fn log(&self, table: Uuid) -> DeltaLog {
+        DeltaLog::of(&self.store, table)
+    }
+
+    /// Holds what is in memory now. A reader takes its RocksDB snapshot first, then this: it then has the version that its
+    /// snapshot names, whether or not a flush ends in between.
+    pub fn pin(self: &Arc<Self>) -> PinnedCold {
+        PinnedCold { tables: self.tables.load_full(), tier: self.clone() }
+    }
+
+    /// Puts a version into memory. Before the batch that names it is committed, so that no reader finds it missing.
+    pub fn install(&self, table: Uuid, snapshot: Arc<ColdSnapshot>) {
+        self.tables.rcu(|tables| {
+            let mut tables = Tables::clone(tables);
+            let versions = tables.entry(table).or_default();
+            versions.retain(|known| known.version != snapshot.version);
+            versions.push(snapshot.clone());
+            versions.sort_by_key(|known| known.version);
+            let old = versions.len().saturating_sub(OLD_VERSIONS + 1);
+            versions.drain(..old);
+            tables
+        });
+    }
+
+    /// Forgets a table that was dropped.
+    pub fn forget(&self, table: Uuid) {
+        self.tables.rcu(|tables| {
+            let mut tables = Tables::clone(tables);
+            tables.remove(&table);
+            tables
+        });
+    }
+
+    /// A version of a table, from memory or from its log.
+    pub async fn at(&self, table: &Table, version: i64) -> Result<Arc<ColdSnapshot>, EngineError> {
+        if version < 0 {
+            return Ok(Arc::new(ColdSnapshot::empty()));
+        }
+        if let Some(found) = find(&self.tables.load(), table.uuid, version) {
+            return Ok(found);
+        }
+        let _loading = self.loading.lock().await;
+        if let Some(found) = find(&self.tables.load(), table.uuid, version) {
+            return Ok(found);
+        }
+        let loaded = Arc::new(self.log(table.uuid).load(table, version).await?);
+        self.install(table.uuid, loaded.clone());
+        Ok(loaded)
+    }
+
+    /// The rows of a file that its deletion vector hides.
+    pub async fn hidden_rows<'a>(
+        &self,
+        table: Uuid,
+        file: &'a ColdFile,
+    ) -> Result<Option<&'a RoaringTreemap>, EngineError> {
+        let Some(vector) = &file.vector else { return Ok(None) };
+        vector.rows.get_or_try_init(|| async { self.log(table).read_vector(&vector.descriptor).await }).await.map(Some)
+    }
+}
+
+/// What was in memory when it was taken; older and newer versions are still found, in their logs.
+#[derive(Debug, Clone)]
+pub struct PinnedCold {
+    tables: Arc<Tables>,
+    tier: Arc<ColdTier>,
+}
+
+impl PinnedCold {
+    /// The tier.
+    pub fn tier(&self) -> &Arc<ColdTier> {
+        &self.tier
+    }
+
+    /// A version of a table.
+    pub async fn at(&self, table: &Table, version: i64) -> Result<Arc<ColdSnapshot>, EngineError> {
+        match find(&self.tables, table.uuid, version) {
+            Some(found) => Ok(found),
+            None => self.tier.at(table, version).await,
+        }
+    }
+}
+
+fn find(tables: &Tables, table: Uuid, version: i64) -> Option<Arc<ColdSnapshot>> {
+    tables.get(&table)?.iter().find(|known| known.version == version).cloned()
+}

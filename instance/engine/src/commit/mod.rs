@@ -1,1 +1,239 @@
 //! The committer: every change passes here, one at a time, and is durable before it is acknowledged.
+//!
+//! One named thread takes all writes that wait, checks that what each of them read still holds, puts them into one RocksDB batch,
+//! syncs once, and then answers each. It does no I/O but RocksDB's: what has gone stale returns to its caller. The ends of a
+//! flush, fences and catalog changes are commits of their own, and pass through the same queue ([`record`]).
+//!
+//! * [`clock`]: where `_seq` and `_updated` come from;
+//! * [`judge`]: whether what a write read still holds; pure;
+//! * `group`, `tiers`, `writer`: the thread;
+//! * [`unflushed`], [`retention`], `rebuild`: what is known in memory of rows to flush and of the change log.
+
+pub mod clock;
+mod group;
+pub mod judge;
+mod rebuild;
+pub mod record;
+pub mod retention;
+mod tiers;
+mod trim;
+pub mod unflushed;
+mod writer;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::EngineError;
+use crate::catalog::{self, Catalog, CatalogChange};
+use crate::config::EngineConfig;
+use crate::engine::{Committed, Place, Unflushed};
+use crate::flush::{Epoch, Intent};
+use crate::hot::snapshot::FlushedKeys;
+use crate::hot::{Hot, HotSnapshot, RowKey};
+use crate::schema::{Table, TableId};
+
+use clock::{Clock, SeqClock};
+use record::{CommitRecord, RowRecord};
+use retention::ChangeLogs;
+use trim::Trimmer;
+use unflushed::Counters;
+use writer::{Message, Outcome, Request, Writer};
+
+/// Rows and bytes that one batch may hold; what waits beyond that goes into the next.
+const GROUP_BYTES: usize = 16 << 20;
+/// The unit in which waiting bytes are counted.
+const QUEUE_UNIT: usize = 1024;
+
+/// The committer's handle. Cheap to clone; all clones feed the same thread.
+#[derive(Clone)]
+pub struct Committer {
+    queue: mpsc::Sender<Message>,
+    waiting: Arc<Semaphore>,
+    waiting_units: u32,
+    shared: Arc<Shared>,
+    threads: Arc<Threads>,
+}
+
+/// What the committer's thread publishes.
+pub(crate) struct Shared {
+    pub(crate) hot: Arc<Hot>,
+    pub(crate) clock: SeqClock,
+    pub(crate) catalog: ArcSwap<Catalog>,
+    pub(crate) unflushed: Mutex<HashMap<TableId, Counters>>,
+    pub(crate) changes: Mutex<ChangeLogs>,
+}
+
+struct Threads {
+    writer: Mutex<Option<JoinHandle<()>>>,
+    trimmer: Mutex<Option<Trimmer>>,
+}
+
+/// A flush that the committer has begun.
+pub struct Begun {
+    /// What was stored: the Delta version to take, and W.
+    pub intent: Intent,
+    /// Rows and masks exactly as of W.
+    pub snapshot: HotSnapshot,
+}
+
+impl Committer {
+    /// Loads the catalog, rebuilds what is known of unflushed rows and of the change log, and starts the thread.
+    pub fn start(hot: Arc<Hot>, config: &EngineConfig, clock: Arc<dyn Clock>) -> Result<Self, EngineError> {
+        let catalog = catalog::load_or_begin(&hot, clock.now_micros() / 1000)?;
+        let rebuilt = rebuild::rebuild(&hot, &catalog)?;
+        let shared = Arc::new(Shared {
+            clock: SeqClock::new(clock, hot.volume().worker, hot.high_water()),
+            catalog: ArcSwap::from_pointee(catalog),
+            unflushed: Mutex::new(rebuilt.unflushed),
+            changes: Mutex::new(rebuilt.changes),
+            hot,
+        });
+        let (queue, messages) = mpsc::channel(config.limits.commit_queue);
+        let writer = Writer::new(shared.clone(), rebuilt.tables, config.durability).spawn(messages)?;
+        let waiting_units = u32::try_from(config.limits.commit_queue_bytes / QUEUE_UNIT).unwrap_or(u32::MAX).max(1);
+        let committer = Self {
+            queue,
+            waiting: Arc::new(Semaphore::new(waiting_units as usize)),
+            waiting_units,
+            shared,
+            threads: Arc::new(Threads { writer: Mutex::new(Some(writer)), trimmer: Mutex::new(None) }),
+        };
+        let trimmer = Trimmer::start(committer.queue.clone(), committer.shared.clone(), &config.limits)?;
+        *committer.threads.trimmer.lock() = Some(trimmer);
+        Ok(committer)
+    }
+
+    /// Commits all rows or none.
+    pub async fn rows(&self, rows: Vec<RowRecord>) -> Result<Committed, EngineError> {
+        let bytes = rows.iter().map(RowRecord::size).sum();
+        match self.submit(CommitRecord::Rows(rows), bytes).await? {
+            Outcome::Committed(committed) => Ok(committed),
+            other => unreachable!("rows end in {other:?}"),
+        }
+    }
+
+    /// Commits one change of the catalog.
+    pub async fn catalog_change(&self, change: CatalogChange) -> Result<(), EngineError> {
+        self.submit(CommitRecord::Catalog(change), QUEUE_UNIT).await.map(drop)
+    }
+
+    /// Step 1 of a flush: fixes W, stores the intent, and takes the snapshot from which files are written, at one point of the
+    /// order of commits. Refuses where an intent of the table is unsettled, or nothing lies above `flushed_through`.
+    pub async fn begin_flush(&self, table: &Table, epoch: Epoch, job: Uuid) -> Result<Begun, EngineError> {
+        match self.submit(CommitRecord::BeginFlush { table: table.id, epoch, job }, QUEUE_UNIT).await? {
+            Outcome::Begun(intent, snapshot) => Ok(Begun { intent, snapshot }),
+            other => unreachable!("the begin of a flush ends in {other:?}"),
+        }
+    }
+
+    /// Stores the intent of a fence. It joins unsettled ones: until something took their version, theirs may still land.
+    pub async fn store_fence(&self, table: TableId, epoch: Epoch, job: Uuid) -> Result<Intent, EngineError> {
+        match self.submit(CommitRecord::StoreFence { table, epoch, job }, QUEUE_UNIT).await? {
+            Outcome::Stored(intent) => Ok(intent),
+            other => unreachable!("a fence's intent ends in {other:?}"),
+        }
+    }
+
+    /// Step 4 of a flush whose Delta commit has landed. `places` says for each dirty key where it lies in the new files, or that
+    /// it does not; the keys that it leaves out come back, and nothing has changed then.
+    pub async fn end_flush(
+        &self,
+        table: TableId,
+        intent: &Intent,
+        places: HashMap<RowKey, Option<Place>>,
+    ) -> Result<Result<(), Vec<RowKey>>, EngineError> {
+        let places = places.into_iter().collect();
+        let record = CommitRecord::EndFlush { table, intent: intent.clone(), places };
+        match self.submit(record, QUEUE_UNIT).await? {
+            Outcome::Done => Ok(Ok(())),
+            Outcome::Missing(keys) => Ok(Err(keys)),
+            other => unreachable!("the end of a flush ends in {other:?}"),
+        }
+    }
+
+    /// A fence has landed: its version is the table's, and no other intent can land any more.
+    pub async fn end_fence(&self, table: TableId, intent: &Intent) -> Result<(), EngineError> {
+        self.submit(CommitRecord::EndFence { table, intent: intent.clone() }, QUEUE_UNIT).await.map(drop)
+    }
+
+    /// Step 5 of a flush, one chunk: deletes rows that lie in the cold tier now, from the key `after` on, of at most `limit`.
+    /// Answers where the next chunk begins; none at the end of the table.
+    pub async fn delete_flushed(
+        &self,
+        table: &Table,
+        after: Option<Vec<u8>>,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, EngineError> {
+        let (hot, id, kind) = (self.shared.hot.clone(), table.id, table.kind);
+        let scan = move || hot.snapshot().flushed_keys(id, kind, &after.unwrap_or_default(), limit);
+        let FlushedKeys { keys, next } = tokio::task::spawn_blocking(scan).await.expect("the scan does not panic")?;
+        if !keys.is_empty() {
+            let bytes = keys.iter().map(Vec::len).sum();
+            self.submit(CommitRecord::DeleteFlushed { table: id, keys }, bytes).await?;
+        }
+        Ok(next)
+    }
+
+    /// The newest catalog.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.shared.catalog.load_full()
+    }
+
+    /// Tables that have row versions above `flushed_through`.
+    pub fn unflushed(&self) -> Vec<Unflushed> {
+        let catalog = self.shared.catalog.load();
+        let counted = self.shared.unflushed.lock();
+        let unflushed = |table: &Arc<Table>| {
+            let counters = counted.get(&table.id)?;
+            let (rows, bytes, oldest) = (counters.rows(), counters.bytes(), counters.oldest()?);
+            Some(Unflushed { table: table.clone(), rows, bytes, oldest })
+        };
+        catalog.tables.values().filter_map(unflushed).collect()
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Commits what waits, and ends the threads.
+    pub async fn close(&self) {
+        // Where the thread is gone already, there is nothing to stop.
+        let _ = self.queue.send(Message::Stop).await;
+        let (writer, trimmer) = (self.threads.writer.lock().take(), self.threads.trimmer.lock().take());
+        let joined = tokio::task::spawn_blocking(move || {
+            if let Some(trimmer) = trimmer {
+                trimmer.stop();
+            }
+            // The thread ends the process where it panics, so that joining it can't fail.
+            if let Some(writer) = writer {
+                let _ = writer.join();
+            }
+        });
+        joined.await.expect("joining threads does not panic");
+    }
+
+    async fn submit(&self, record: CommitRecord, bytes: usize) -> Result<Outcome, EngineError> {
+        let units = u32::try_from(bytes.div_ceil(QUEUE_UNIT)).unwrap_or(u32::MAX).clamp(1, self.waiting_units);
+        let permit = self.waiting.clone().acquire_many_owned(units).await.expect("the semaphore is never closed");
+        let (reply, answer) = oneshot::channel();
+        let request = Request { record, bytes, reply, permit: Some(permit) };
+        self.queue.send(Message::Commit(request)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+/// Held by a request until it is answered, so that waiting bytes are bounded.
+type Permit = Option<OwnedSemaphorePermit>;
+
+fn closed() -> EngineError {
+    EngineError::Unavailable("the instance is shutting down; retry once it is up again".into())
+}
+
+#[cfg(test)]
+mod tests;

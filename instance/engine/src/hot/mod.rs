@@ -1,5 +1,25 @@
 //! The hot tier: RocksDB, its column families, keys and rows.
+//!
+//! * [`key`], [`row`], [`changes`]: how keys, rows and change records are encoded; pure;
+//! * [`store`]: the database itself, opened once, with the record that says whose volume it is ([`volume`]);
+//! * [`snapshot`], [`scan`]: consistent reads, as rows or as Arrow batches ([`batch`]);
+//! * [`disk`]: free space, and the reserve that lets a flush end on a full disk.
+//!
+//! Nothing here changes a table's rows: that is the [committer's](crate::commit) alone.
 
-/// An encoded primary key: order-preserving bytes, without table and user.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(pub Box<[u8]>);
+pub mod batch;
+pub mod changes;
+pub mod disk;
+pub mod key;
+pub mod row;
+pub mod scan;
+pub mod snapshot;
+pub mod store;
+pub mod tier;
+pub mod volume;
+
+pub use key::{Key, RowKey};
+pub use scan::HotScan;
+pub use snapshot::{HotRow, HotSnapshot};
+pub use store::Hot;
+pub use tier::{Mask, TableTier};

@@ -1,1 +1,28 @@
 //! DataFusion's view of a table: cold files minus deletion vectors minus masks, plus hot rows above `flushed_through`.
+//!
+//! * [`table`]: the provider, which joins the two tiers in one plan;
+//! * [`cold`]: the files of one version as a Parquet scan; [`columns`] maps their columns to those of SQL;
+//! * [`hot`]: the hot rows as a stream.
+//!
+//! Isolation between users is enforced here, below SQL: a provider made for a user holds no other user's rows.
+
+mod cold;
+mod columns;
+mod hot;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+
+use crate::cold::PinnedCold;
+use crate::hot::HotSnapshot;
+use crate::schema::{Table, UserId};
+
+/// The table as of one snapshot, with [`Table::sql_schema`]; of a per-user table only that user's rows.
+pub fn provider(hot: HotSnapshot, cold: PinnedCold, table: Arc<Table>, user: Option<UserId>) -> Arc<dyn TableProvider> {
+    Arc::new(table::KalamTable::new(hot, cold, table, user))
+}

@@ -1,0 +1,120 @@
+//! The catalog's records: namespaces and users under their names, tables under id and version.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rocksdb::WriteBatch;
+use serde::de::DeserializeOwned;
+
+use crate::EngineError;
+use crate::catalog::{Catalog, Credentials, DEFAULT_NAMESPACE, Effect, Namespace, ROOT, Role, User};
+use crate::codec;
+use crate::hot::store::{Family, Hot, failed, synced};
+use crate::hot::{key, volume};
+use crate::schema::{SchemaVersion, Table, TableId};
+
+const CATALOG_FORMAT: u8 = 1;
+
+/// The stored catalog; in a volume that has none, the first one, which is stored. `now_ms`: milliseconds since the Unix epoch.
+pub(crate) fn load_or_begin(hot: &Hot, now_ms: i64) -> Result<Catalog, EngineError> {
+    let stored = load(hot)?;
+    if !stored.namespaces.is_empty() {
+        return Ok(stored);
+    }
+    let first = first_catalog(now_ms);
+    let mut batch = WriteBatch::default();
+    let namespaces = first.namespaces.values().cloned().map(Effect::PutNamespace);
+    let effects: Vec<_> = namespaces.chain(first.users.values().cloned().map(Effect::PutUser)).collect();
+    stage(hot, &mut batch, &first, &effects);
+    hot.db().write_opt(batch, &synced()).map_err(failed("store the first catalog"))?;
+    Ok(first)
+}
+
+/// The catalog of a new database.
+pub(crate) fn first_catalog(now_ms: i64) -> Catalog {
+    let namespace = Namespace { name: DEFAULT_NAMESPACE.into(), options: BTreeMap::new(), created_at: now_ms };
+    let root = User {
+        id: ROOT.into(),
+        role: Role::System,
+        email: None,
+        credentials: Credentials::None,
+        created_at: now_ms,
+        updated_at: now_ms,
+    };
+    Catalog {
+        namespaces: [(DEFAULT_NAMESPACE.to_owned(), Arc::new(namespace))].into(),
+        tables: BTreeMap::new(),
+        users: [(root.id.clone(), Arc::new(root))].into(),
+        next_table_id: 1,
+    }
+}
+
+fn load(hot: &Hot) -> Result<Catalog, EngineError> {
+    let snapshot = hot.snapshot();
+    let mut catalog = Catalog::default();
+    snapshot.each(Family::SystemNamespaces, &[], |name, bytes| {
+        let namespace: Namespace = record(bytes, "namespace", name)?;
+        catalog.namespaces.insert(namespace.name.clone(), Arc::new(namespace));
+        Ok(())
+    })?;
+    snapshot.each(Family::SystemUsers, &[], |id, bytes| {
+        let user: User = record(bytes, "user", id)?;
+        catalog.users.insert(user.id.clone(), Arc::new(user));
+        Ok(())
+    })?;
+    // Versions of a table follow one another, so that the newest is the last to be inserted.
+    let mut newest = BTreeMap::new();
+    snapshot.each(Family::SystemTables, &[], |id, bytes| {
+        let table: Table = record(bytes, "table", id)?;
+        newest.insert(table.id, Arc::new(table));
+        Ok(())
+    })?;
+    catalog.tables = newest.into_values().map(|table: Arc<Table>| (table.name.clone(), table)).collect();
+    let next = snapshot.get(Family::Meta, volume::NEXT_TABLE_KEY)?;
+    catalog.next_table_id = next.map_or(Ok(1), |bytes| volume::decode(&bytes, "next table id"))?;
+    Ok(catalog)
+}
+
+fn record<T: DeserializeOwned>(bytes: &[u8], what: &str, key: &[u8]) -> Result<T, EngineError> {
+    codec::decode(CATALOG_FORMAT, bytes, &format!("{what} record '{}'", key.escape_ascii()))
+}
+
+/// Puts the effects of a change into a batch; `after` is the catalog after it.
+pub(crate) fn stage(hot: &Hot, batch: &mut WriteBatch, after: &Catalog, effects: &[Effect]) {
+    for effect in effects {
+        match effect {
+            Effect::PutNamespace(namespace) => {
+                let bytes = codec::encode(CATALOG_FORMAT, &**namespace);
+                batch.put_cf(hot.family(Family::SystemNamespaces), &namespace.name, bytes);
+            }
+            Effect::DropNamespace(name) => batch.delete_cf(hot.family(Family::SystemNamespaces), name),
+            Effect::PutTable(table) => {
+                let bytes = codec::encode(CATALOG_FORMAT, &**table);
+                batch.put_cf(hot.family(Family::SystemTables), table_key(table.id, table.version), bytes);
+            }
+            Effect::DropTable(table) => stage_drop(hot, batch, table),
+            Effect::PutUser(user) => {
+                let bytes = codec::encode(CATALOG_FORMAT, &**user);
+                batch.put_cf(hot.family(Family::SystemUsers), user.id.as_str(), bytes);
+            }
+            Effect::DropUser(id) => batch.delete_cf(hot.family(Family::SystemUsers), id.as_str()),
+        }
+    }
+    batch.put_cf(hot.family(Family::Meta), volume::NEXT_TABLE_KEY, volume::encode(&after.next_table_id));
+}
+
+/// Everything whose key begins with the table's id goes, in ranges.
+fn stage_drop(hot: &Hot, batch: &mut WriteBatch, table: &Table) {
+    let from = key::table_prefix(table.id);
+    let to = key::prefix_end(&from);
+    let rows = Family::of_rows(table.kind);
+    for family in [rows, Family::Changes, Family::Masks, Family::Dirty, Family::Tiers, Family::SystemTables] {
+        batch.delete_range_cf(hot.family(family), &from, &to);
+    }
+}
+
+fn table_key(id: TableId, version: SchemaVersion) -> Vec<u8> {
+    let mut bytes = key::table_prefix(id);
+    bytes.extend_from_slice(&version.0.to_be_bytes());
+    bytes
+}

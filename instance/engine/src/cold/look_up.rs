@@ -1,0 +1,424 @@
+//! Rows of the cold tier by key: where they lie, and what they hold.
+//!
+//! Files, row groups and pages that can't hold a key are left out by bounds and bloom filters, then the key columns of what is
+//! left are read once for all keys, and the other columns of the rows that matched. A row that is hidden by a mask is never asked
+//! for: its key has a hot version, and whoever looks up asks the hot tier first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Int64Type, TimestampMicrosecondType};
+use arrow::row::{OwnedRow, RowConverter, SortField};
+use datafusion::common::ScalarValue;
+use futures::TryStreamExt;
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::arrow::arrow_reader::{
+    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter, RowSelection, RowSelector,
+};
+use parquet::arrow::async_reader::ParquetObjectReader;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
+use parquet::basic::Type as PhysicalType;
+use parquet::bloom_filter::Sbbf;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
+
+use super::snapshot::{ColdFile, ColdSnapshot};
+use super::stats::ColumnStats;
+use super::{ColdTier, schema};
+use crate::EngineError;
+use crate::engine::{FoundRow, Place};
+use crate::hot::RowKey;
+use crate::hot::key::decode_key;
+use crate::schema::{DefaultValue, SEQ, SqlType, Table, UPDATED};
+use crate::seq::Seq;
+use crate::value::{Row, Value};
+
+/// The name of the virtual column that numbers a file's rows.
+const ROW_NUMBER: &str = "_row_number";
+/// Up to this many keys of one row group are narrowed down to pages; beyond it most pages would be read anyway.
+const KEYS_FOR_PAGES: usize = 64;
+
+/// Looks the keys up in one version; answers in their order.
+pub async fn look_up(
+    tier: &ColdTier,
+    snapshot: &ColdSnapshot,
+    table: &Arc<Table>,
+    keys: &[RowKey],
+) -> Result<Vec<Option<FoundRow>>, EngineError> {
+    look_up_in(tier, &snapshot.files, table, keys).await
+}
+
+/// Looks the keys up in some files; answers in their order.
+pub async fn look_up_in(
+    tier: &ColdTier,
+    files: &[Arc<ColdFile>],
+    table: &Arc<Table>,
+    keys: &[RowKey],
+) -> Result<Vec<Option<FoundRow>>, EngineError> {
+    let mut found: Vec<Option<FoundRow>> = vec![None; keys.len()];
+    if files.is_empty() || keys.is_empty() {
+        return Ok(found);
+    }
+    let wanted = Wanted::new(table, keys)?;
+    // What is read most is what was written last, and a key has one live place: newest first finds it soonest.
+    for file in files.iter().rev() {
+        let open: Vec<usize> =
+            (0..keys.len()).filter(|key| found[*key].is_none() && wanted.may_be_in(file, *key)).collect();
+        if !open.is_empty() {
+            FileLookUp::open(tier, table, file, &wanted).await?.run(open, &mut found).await?;
+        }
+    }
+    Ok(found)
+}
+
+/// The keys in the shapes in which files are asked for them.
+struct Wanted {
+    /// Physical names of the looked-up columns.
+    columns: Vec<String>,
+    /// Their types in the table's present schema; older files may have narrower ones.
+    types: Vec<DataType>,
+    /// For each key one value a column.
+    values: Vec<Vec<ScalarValue>>,
+    converter: Arc<RowConverter>,
+    /// The keys as comparable rows.
+    rows: Arc<HashMap<OwnedRow, usize>>,
+}
+
+impl Wanted {
+    fn new(table: &Table, keys: &[RowKey]) -> Result<Self, EngineError> {
+        let types: Vec<SqlType> = table
+            .kind
+            .is_per_user()
+            .then_some(SqlType::Text)
+            .into_iter()
+            .chain(table.key_positions().into_iter().map(|place| table.columns[place].sql_type))
+            .collect();
+        let values = keys.iter().map(|key| values_of(table, key, &types)).collect::<Result<Vec<_>, _>>()?;
+        let arrays = (0..types.len())
+            .map(|column| ScalarValue::iter_to_array(values.iter().map(|values| values[column].clone())))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| failed("compare keys", error))?;
+        let fields = types.iter().map(|sql_type| SortField::new(sql_type.arrow())).collect();
+        let converter = RowConverter::new(fields).map_err(|error| failed("compare keys", error))?;
+        let rows = converter.convert_columns(&arrays).map_err(|error| failed("compare keys", error))?;
+        let rows = rows.iter().enumerate().map(|(key, row)| (row.owned(), key)).collect();
+        let types = types.into_iter().map(SqlType::arrow).collect();
+        Ok(Self {
+            columns: schema::looked_up_columns(table),
+            types,
+            values,
+            converter: converter.into(),
+            rows: Arc::new(rows),
+        })
+    }
+
+    fn may_be_in(&self, file: &ColdFile, key: usize) -> bool {
+        self.columns
+            .iter()
+            .zip(&self.values[key])
+            .all(|(column, value)| file.stats.columns.get(column).is_none_or(|stats| may_hold(stats, value)))
+    }
+}
+
+fn values_of(table: &Table, key: &RowKey, types: &[SqlType]) -> Result<Vec<ScalarValue>, EngineError> {
+    let user = key.user.iter().map(|user| Value::Text(user.as_str().to_owned()));
+    let values = user.chain(decode_key(table, &key.key)?);
+    values.zip(types).map(|(value, sql_type)| scalar_of(value, *sql_type)).collect()
+}
+
+fn may_hold(stats: &ColumnStats, value: &ScalarValue) -> bool {
+    let below = stats.min.as_ref().is_some_and(|min| value.partial_cmp(min).is_some_and(|order| order.is_lt()));
+    let above = stats.max.as_ref().is_some_and(|max| value.partial_cmp(max).is_some_and(|order| order.is_gt()));
+    !below && !above
+}
+
+/// A look-up in one file.
+struct FileLookUp<'a> {
+    tier: &'a ColdTier,
+    table: &'a Arc<Table>,
+    file: &'a ColdFile,
+    wanted: &'a Wanted,
+    path: object_store::path::Path,
+    metadata: ArrowReaderMetadata,
+}
+
+impl<'a> FileLookUp<'a> {
+    async fn open(
+        tier: &'a ColdTier,
+        table: &'a Arc<Table>,
+        file: &'a ColdFile,
+        wanted: &'a Wanted,
+    ) -> Result<Self, EngineError> {
+        let path = tier.log(table.uuid).path_of(&file.path);
+        let footer = tier.cache().footer(&path, file).await?;
+        let number = Field::new(ROW_NUMBER, DataType::Int64, false).with_extension_type(RowNumber);
+        let metadata = ArrowReaderOptions::new()
+            .with_virtual_columns(vec![Arc::new(number)])
+            .and_then(|options| ArrowReaderMetadata::try_new(footer, options))
+            .map_err(|error| tier.cache().failed(format!("read the schema of {path}"), error.into()))?;
+        Ok(Self { tier, table, file, wanted, path, metadata })
+    }
+
+    async fn run(&self, open: Vec<usize>, found: &mut [Option<FoundRow>]) -> Result<(), EngineError> {
+        let bounds = self.row_group_bounds().map_err(|error| self.failed(error))?;
+        for (group, bounds) in bounds.iter().enumerate() {
+            let mut keys = Vec::new();
+            for key in open.iter().copied().filter(|key| found[*key].is_none()) {
+                let values = &self.wanted.values[key];
+                if bounds.iter().zip(values).all(|(stats, value)| may_hold(stats, value))
+                    && self.passes_blooms(group, values).await?
+                {
+                    keys.push(key);
+                }
+            }
+            if !keys.is_empty() {
+                self.read(group, &keys, found).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn footer(&self) -> &Arc<ParquetMetaData> {
+        self.metadata.metadata()
+    }
+
+    fn converter(&self, column: &str) -> Result<StatisticsConverter<'_>, ParquetError> {
+        StatisticsConverter::try_new(column, self.metadata.schema(), self.footer().file_metadata().schema_descr())
+    }
+
+    /// For each row group, the bounds of each looked-up column.
+    fn row_group_bounds(&self) -> Result<Vec<Vec<ColumnStats>>, ParquetError> {
+        let mut groups = vec![Vec::new(); self.footer().num_row_groups()];
+        for column in &self.wanted.columns {
+            let converter = self.converter(column)?;
+            let (mins, maxes) = (
+                converter.row_group_mins(self.footer().row_groups())?,
+                converter.row_group_maxes(self.footer().row_groups())?,
+            );
+            for (group, bounds) in groups.iter_mut().enumerate() {
+                bounds.push(ColumnStats { min: value_in(&mins, group), max: value_in(&maxes, group), nulls: None });
+            }
+        }
+        Ok(groups)
+    }
+
+    async fn passes_blooms(&self, group: usize, values: &[ScalarValue]) -> Result<bool, EngineError> {
+        for (column, value) in self.wanted.columns.iter().zip(values) {
+            let Some(index) = self.converter(column).map_err(|error| self.failed(error))?.parquet_column_index() else {
+                continue;
+            };
+            let filter = self.tier.cache().bloom(&self.path, self.footer(), group, index).await?;
+            let physical = self.footer().file_metadata().schema_descr().column(index).physical_type();
+            if filter.is_some_and(|filter| !bloom_may_hold(&filter, value, physical)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the rows of the keys from one row group and keeps those that are not hidden.
+    async fn read(&self, group: usize, keys: &[usize], found: &mut [Option<FoundRow>]) -> Result<(), EngineError> {
+        let reader = ParquetObjectReader::new(self.tier.store().objects().clone(), self.path.clone());
+        let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, self.metadata.clone())
+            .with_row_groups(vec![group])
+            .with_row_filter(RowFilter::new(vec![Box::new(self.is_wanted())]));
+        if let Some(pages) = self.pages(group, keys).map_err(|error| self.failed(error))? {
+            builder = builder.with_row_selection(pages);
+        }
+        let stream = builder.build().map_err(|error| self.failed(error))?;
+        let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(|error| self.failed(error))?;
+        if batches.iter().all(|batch| batch.num_rows() == 0) {
+            return Ok(());
+        }
+        let hidden = self.tier.hidden_rows(self.table.uuid, self.file).await?;
+        for batch in batches {
+            let numbers = column_of(&batch, ROW_NUMBER)?.as_primitive::<Int64Type>();
+            let rows = self.keys_of(&batch).map_err(|error| failed("compare keys", error))?;
+            for (place, key) in rows.into_iter().enumerate() {
+                let number = numbers.value(place).unsigned_abs();
+                if let Some(key) = key
+                    && hidden.is_none_or(|hidden| !hidden.contains(number))
+                {
+                    found[key] = Some(self.row_at(&batch, place, number)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The predicate that reads key columns only; other columns are read for the rows that pass.
+    fn is_wanted(
+        &self,
+    ) -> ArrowPredicateFn<impl FnMut(RecordBatch) -> Result<BooleanArray, arrow::error::ArrowError> + 'static> {
+        let descriptor = self.footer().file_metadata().schema_descr();
+        let mask = ProjectionMask::columns(descriptor, self.wanted.columns.iter().map(String::as_str));
+        let (converter, rows) = (self.wanted.converter.clone(), self.wanted.rows.clone());
+        let (columns, types) = (self.wanted.columns.clone(), self.wanted.types.clone());
+        ArrowPredicateFn::new(mask, move |batch| {
+            let keys = comparable(&converter, &columns, &types, &batch)?;
+            Ok(keys.iter().map(|row| Some(rows.contains_key(&row.owned()))).collect())
+        })
+    }
+
+    fn keys_of(&self, batch: &RecordBatch) -> Result<Vec<Option<usize>>, arrow::error::ArrowError> {
+        let keys = comparable(&self.wanted.converter, &self.wanted.columns, &self.wanted.types, batch)?;
+        Ok(keys.iter().map(|row| self.wanted.rows.get(&row.owned()).copied()).collect())
+    }
+
+    /// The pages that can hold one of the keys; none where all must be read.
+    fn pages(&self, group: usize, keys: &[usize]) -> Result<Option<RowSelection>, ParquetError> {
+        let (Some(columns), Some(offsets)) = (self.footer().column_index(), self.footer().offset_index()) else {
+            return Ok(None);
+        };
+        if keys.len() > KEYS_FOR_PAGES {
+            return Ok(None);
+        }
+        let mut selection: Option<RowSelection> = None;
+        for (place, column) in self.wanted.columns.iter().enumerate() {
+            let converter = self.converter(column)?;
+            let mins = converter.data_page_mins(columns, offsets, [&group])?;
+            let maxes = converter.data_page_maxes(columns, offsets, [&group])?;
+            let Some(counts) = converter.data_page_row_counts(offsets, self.footer().row_groups(), [&group])? else {
+                continue;
+            };
+            let pages = counts.iter().flatten().enumerate().map(|(page, rows)| {
+                let stats = ColumnStats { min: value_in(&mins, page), max: value_in(&maxes, page), nulls: None };
+                let needed = keys.iter().any(|key| may_hold(&stats, &self.wanted.values[*key][place]));
+                let rows = usize::try_from(rows).expect("a page has fewer rows than memory has bytes");
+                if needed { RowSelector::select(rows) } else { RowSelector::skip(rows) }
+            });
+            let pages = RowSelection::from(pages.collect::<Vec<_>>());
+            selection = Some(selection.map_or(pages.clone(), |selection| selection.intersection(&pages)));
+        }
+        Ok(selection)
+    }
+
+    fn row_at(&self, batch: &RecordBatch, place: usize, number: u64) -> Result<FoundRow, EngineError> {
+        let seq = column_of(batch, SEQ)?.as_primitive::<Int64Type>().value(place);
+        let updated = column_of(batch, UPDATED)?.as_primitive::<TimestampMicrosecondType>().value(place);
+        let mut row = Row::with_capacity(self.table.columns.len());
+        for column in &self.table.columns {
+            row.push(match batch.column_by_name(&column.physical_name) {
+                Some(array) => value_at(array, place, column.sql_type)?,
+                None => default_of(column.default.as_ref()),
+            });
+        }
+        Ok(FoundRow { seq: Seq(seq), updated, row, place: Some(Place { file: self.file.path.clone(), row: number }) })
+    }
+
+    fn failed(&self, error: ParquetError) -> EngineError {
+        self.tier.cache().failed(format!("look up keys in {}", self.path), error.into())
+    }
+}
+
+/// The key columns of a batch as comparable rows.
+fn comparable(
+    converter: &RowConverter,
+    columns: &[String],
+    types: &[DataType],
+    batch: &RecordBatch,
+) -> Result<arrow::row::Rows, arrow::error::ArrowError> {
+    let missing = |name: &String| arrow::error::ArrowError::SchemaError(format!("the file has no column {name}"));
+    let arrays = columns
+        .iter()
+        .zip(types)
+        .map(|(name, data_type)| cast(batch.column_by_name(name).ok_or_else(|| missing(name))?, data_type))
+        .collect::<Result<Vec<_>, _>>()?;
+    converter.convert_columns(&arrays)
+}
+
+fn column_of<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, EngineError> {
+    batch
+        .column_by_name(name)
+        .ok_or_else(|| EngineError::Corrupt { what: "cold file".into(), reason: format!("it has no column {name}") })
+}
+
+fn value_in(array: &ArrayRef, place: usize) -> Option<ScalarValue> {
+    ScalarValue::try_from_array(array, place).ok().filter(|value| !value.is_null())
+}
+
+/// Whether the chunk may hold the value: its bytes as Parquet stores them.
+fn bloom_may_hold(filter: &Sbbf, value: &ScalarValue, physical: PhysicalType) -> bool {
+    match (value, physical) {
+        (ScalarValue::Int16(Some(number)), PhysicalType::INT32) => filter.check(&i32::from(*number)),
+        (ScalarValue::Int32(Some(number)) | ScalarValue::Date32(Some(number)), PhysicalType::INT32) => {
+            filter.check(number)
+        }
+        (ScalarValue::Int64(Some(number)), PhysicalType::INT64) => filter.check(number),
+        (ScalarValue::TimestampMicrosecond(Some(number), _), PhysicalType::INT64) => filter.check(number),
+        (ScalarValue::Utf8(Some(text)), PhysicalType::BYTE_ARRAY) => filter.check(text.as_str()),
+        (ScalarValue::Binary(Some(bytes)), PhysicalType::BYTE_ARRAY) => filter.check(bytes.as_slice()),
+        (ScalarValue::Decimal128(Some(unscaled), ..), PhysicalType::INT32) => {
+            i32::try_from(*unscaled).map_or(true, |unscaled| filter.check(&unscaled))
+        }
+        (ScalarValue::Decimal128(Some(unscaled), ..), PhysicalType::INT64) => {
+            i64::try_from(*unscaled).map_or(true, |unscaled| filter.check(&unscaled))
+        }
+        _ => true,
+    }
+}
+
+fn scalar_of(value: Value, sql_type: SqlType) -> Result<ScalarValue, EngineError> {
+    let scalar = match value {
+        Value::Null => ScalarValue::try_from(&sql_type.arrow()).map_err(|error| failed("type a NULL", error))?,
+        Value::Boolean(flag) => ScalarValue::Boolean(Some(flag)),
+        Value::SmallInt(number) => ScalarValue::Int16(Some(number)),
+        Value::Int(number) => ScalarValue::Int32(Some(number)),
+        Value::BigInt(number) => ScalarValue::Int64(Some(number)),
+        Value::Float(number) => ScalarValue::Float32(Some(number)),
+        Value::Double(number) => ScalarValue::Float64(Some(number)),
+        Value::Decimal(unscaled) => match sql_type {
+            SqlType::Decimal { precision, scale } => ScalarValue::Decimal128(Some(unscaled), precision, scale as i8),
+            other => return Err(EngineError::Invalid(format!("a decimal value for a column of type {other:?}"))),
+        },
+        Value::Text(text) | Value::Json(text) => ScalarValue::Utf8(Some(text)),
+        Value::Bytes(bytes) => ScalarValue::Binary(Some(bytes)),
+        Value::Timestamp(micros) => ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())),
+        Value::Date(days) => ScalarValue::Date32(Some(days)),
+    };
+    Ok(scalar)
+}
+
+/// What a row older than the column reads in it, as a scalar of the column's type.
+pub fn default_scalar(default: Option<&DefaultValue>, sql_type: SqlType) -> Result<ScalarValue, EngineError> {
+    scalar_of(default_of(default), sql_type)
+}
+
+fn default_of(default: Option<&DefaultValue>) -> Value {
+    match default {
+        Some(DefaultValue::Literal(value)) => value.clone(),
+        _ => Value::Null,
+    }
+}
+
+/// One cell as a value of that type; files older than a widened type are cast.
+fn value_at(array: &ArrayRef, place: usize, sql_type: SqlType) -> Result<Value, EngineError> {
+    let cell = array.slice(place, 1);
+    let cell = if *cell.data_type() == sql_type.arrow() {
+        cell
+    } else {
+        cast(&cell, &sql_type.arrow()).map_err(|error| failed("read a cell", error))?
+    };
+    let scalar = ScalarValue::try_from_array(&cell, 0).map_err(|error| failed("read a cell", error))?;
+    Ok(match scalar {
+        ScalarValue::Boolean(Some(flag)) => Value::Boolean(flag),
+        ScalarValue::Int16(Some(number)) => Value::SmallInt(number),
+        ScalarValue::Int32(Some(number)) => Value::Int(number),
+        ScalarValue::Int64(Some(number)) => Value::BigInt(number),
+        ScalarValue::Float32(Some(number)) => Value::Float(number),
+        ScalarValue::Float64(Some(number)) => Value::Double(number),
+        ScalarValue::Decimal128(Some(unscaled), ..) => Value::Decimal(unscaled),
+        ScalarValue::Utf8(Some(text)) if sql_type == SqlType::Json => Value::Json(text),
+        ScalarValue::Utf8(Some(text)) => Value::Text(text),
+        ScalarValue::Binary(Some(bytes)) => Value::Bytes(bytes),
+        ScalarValue::TimestampMicrosecond(Some(micros), _) => Value::Timestamp(micros),
+        ScalarValue::Date32(Some(days)) => Value::Date(days),
+        _ => Value::Null,
+    })
+}
+
+fn failed(action: &str, error: impl std::error::Error + Send + Sync + 'static) -> EngineError {
+    EngineError::Cold { action: action.into(), source: Box::new(error) }
+}

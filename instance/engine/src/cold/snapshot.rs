@@ -1,0 +1,151 @@
+//! One version of a table's cold tier in memory: its files, their statistics and their deletion vectors.
+//!
+//! It is loaded from the Delta log once and then moves forward with our own commits; no query reads a log.
+
+use std::sync::Arc;
+
+use arrow_schema::Schema;
+use deltalake_core::kernel::{Action, Add, DeletionVectorDescriptor, Metadata, Remove};
+use roaring::RoaringTreemap;
+use tokio::sync::OnceCell;
+
+use super::schema::SCHEMA_VERSION_KEY;
+use super::stats::FileStats;
+use crate::EngineError;
+use crate::schema::SchemaVersion;
+
+/// A deletion vector, read when it is first needed.
+#[derive(Debug)]
+pub struct Vector {
+    /// Where it lies.
+    pub descriptor: DeletionVectorDescriptor,
+    /// The hidden rows.
+    pub(super) rows: OnceCell<RoaringTreemap>,
+}
+
+impl Vector {
+    pub(super) fn new(descriptor: DeletionVectorDescriptor) -> Self {
+        Self { descriptor, rows: OnceCell::new() }
+    }
+}
+
+/// One file of a version.
+#[derive(Debug, Clone)]
+pub struct ColdFile {
+    /// Its path below the table's folder.
+    pub path: Arc<str>,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Milliseconds since the Unix epoch.
+    pub modified: i64,
+    /// What is known of its rows.
+    pub stats: Arc<FileStats>,
+    /// Rows that no reader sees any more.
+    pub vector: Option<Arc<Vector>>,
+}
+
+impl ColdFile {
+    /// The file as the log tells it. Our files always have statistics; one without them was not written by us.
+    pub fn from_add(add: &Add, schema: &Schema) -> Result<Self, EngineError> {
+        let stats = add.stats.as_deref().and_then(|stats| FileStats::from_json(stats, schema));
+        let stats = stats.ok_or_else(|| EngineError::Corrupt {
+            what: format!("Delta log entry of {}", add.path),
+            reason: "it has no count of rows".into(),
+        })?;
+        Ok(Self {
+            path: add.path.as_str().into(),
+            size: add.size.unsigned_abs(),
+            modified: add.modification_time,
+            stats: stats.into(),
+            vector: add.deletion_vector.clone().map(|descriptor| Arc::new(Vector::new(descriptor))),
+        })
+    }
+
+    /// The action that adds it.
+    pub fn to_add(&self) -> Add {
+        Add {
+            path: self.path.to_string(),
+            size: i64::try_from(self.size).expect("a file is smaller than 8 EiB"),
+            modification_time: self.modified,
+            data_change: true,
+            stats: Some(self.stats.to_json(self.vector.is_none())),
+            deletion_vector: self.vector.as_ref().map(|vector| vector.descriptor.clone()),
+            ..Add::default()
+        }
+    }
+
+    /// The action that removes it, in this state of its deletion vector.
+    pub fn to_remove(&self, now_ms: i64) -> Remove {
+        Remove {
+            path: self.path.to_string(),
+            data_change: true,
+            deletion_timestamp: Some(now_ms),
+            extended_file_metadata: Some(true),
+            partition_values: Some(Default::default()),
+            size: i64::try_from(self.size).ok(),
+            deletion_vector: self.vector.as_ref().map(|vector| vector.descriptor.clone()),
+            ..Remove::default()
+        }
+    }
+
+    /// A file's identity in the log: its path and its deletion vector.
+    fn is(&self, path: &str, vector: Option<&DeletionVectorDescriptor>) -> bool {
+        *self.path == *path && self.vector.as_ref().map(|own| &own.descriptor) == vector
+    }
+}
+
+/// One version of a table's cold tier. Immutable.
+#[derive(Debug, Clone, Default)]
+pub struct ColdSnapshot {
+    /// The Delta version; -1 before the first.
+    pub version: i64,
+    /// The schema that the log's metadata describes.
+    pub schema_version: Option<SchemaVersion>,
+    /// In the order in which they were added.
+    pub files: Vec<Arc<ColdFile>>,
+}
+
+impl ColdSnapshot {
+    /// A table that was never flushed.
+    pub fn empty() -> Self {
+        Self { version: -1, ..Self::default() }
+    }
+
+    /// The next version: this one and the actions of its commit. `schema` names the columns whose statistics are kept.
+    pub fn after(&self, actions: &[Action], schema: &Schema) -> Result<Self, EngineError> {
+        let mut next = Self { version: self.version + 1, ..self.clone() };
+        for action in actions {
+            match action {
+                Action::Add(add) => next.files.push(self.added(add, schema)?),
+                Action::Remove(remove) => {
+                    next.files.retain(|file| !file.is(&remove.path, remove.deletion_vector.as_ref()))
+                }
+                Action::Metadata(metadata) => next.schema_version = schema_version(metadata),
+                _ => {}
+            }
+        }
+        Ok(next)
+    }
+
+    /// A file that only got another deletion vector keeps the statistics that it has in memory.
+    fn added(&self, add: &Add, schema: &Schema) -> Result<Arc<ColdFile>, EngineError> {
+        let Some(known) = self.file(&add.path) else { return ColdFile::from_add(add, schema).map(Arc::new) };
+        let vector = add.deletion_vector.clone().map(|descriptor| Arc::new(Vector::new(descriptor)));
+        Ok(Arc::new(ColdFile { vector, ..ColdFile::clone(known) }))
+    }
+
+    /// The file of that path.
+    pub fn file(&self, path: &str) -> Option<&Arc<ColdFile>> {
+        self.files.iter().find(|file| *file.path == *path)
+    }
+
+    /// The files that `self` has and `older` has not.
+    pub fn new_files(&self, older: &ColdSnapshot) -> Vec<Arc<ColdFile>> {
+        self.files.iter().filter(|file| older.file(&file.path).is_none()).cloned().collect()
+    }
+}
+
+/// Which schema the metadata describes; none where we did not write it.
+pub fn schema_version(metadata: &Metadata) -> Option<SchemaVersion> {
+    metadata.configuration().get(SCHEMA_VERSION_KEY)?.parse().ok().map(SchemaVersion)
+}

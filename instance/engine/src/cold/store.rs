@@ -1,0 +1,211 @@
+//! The object store below which everything cold lies: a local folder or S3. It knows no tables.
+//!
+//! Every path is relative to the database's own prefix. What is put here is durable once `put_new`, `put` or `make_durable` has
+//! returned: a local folder needs an fsync for that, which `object_store` does not do.
+
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig};
+use uuid::Uuid;
+
+use crate::EngineError;
+use crate::config::ObjectStoreConfig;
+
+/// How long one request may take before it counts as failed.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a request is repeated by the client itself, and for how long in all; jobs have their own, longer, patience.
+const RETRIES: usize = 3;
+const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Whether a create-only put made the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// It did not exist before.
+    Now,
+    /// It existed already and was left as it is.
+    Before,
+}
+
+/// The object store, rooted at the database's prefix. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ColdStore {
+    objects: Arc<dyn ObjectStore>,
+    /// The folder, where the store is one: what is put there must be fsynced.
+    folder: Option<Arc<FilePath>>,
+    /// For people: where it is.
+    name: Arc<str>,
+}
+
+impl ColdStore {
+    /// Builds the client. Makes the folder of a local store, and reaches no other.
+    pub fn open(config: &ObjectStoreConfig) -> Result<Self, EngineError> {
+        match config {
+            ObjectStoreConfig::Local { path } => Self::local(path),
+            ObjectStoreConfig::S3 { .. } => Self::s3(config),
+        }
+    }
+
+    fn local(path: &FilePath) -> Result<Self, EngineError> {
+        let name = format!("folder {}", path.display());
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| EngineError::Cold {
+            action: format!("open the object store in {name}"),
+            source,
+        };
+        std::fs::create_dir_all(path).map_err(|error| failed(error.into()))?;
+        let folder = path.canonicalize().map_err(|error| failed(error.into()))?;
+        let objects = LocalFileSystem::new_with_prefix(&folder).map_err(|error| failed(error.into()))?;
+        Ok(Self { objects: Arc::new(objects), folder: Some(folder.into()), name: name.as_str().into() })
+    }
+
+    fn s3(config: &ObjectStoreConfig) -> Result<Self, EngineError> {
+        let ObjectStoreConfig::S3 { bucket, prefix, endpoint, region, access_key_id, secret_access_key } = config
+        else {
+            unreachable!("called for S3 only");
+        };
+        let at = endpoint.as_deref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
+        let name = format!("bucket {bucket}{at}");
+        let mut builder = AmazonS3Builder::from_env()
+            .with_bucket_name(bucket)
+            .with_region(region)
+            .with_retry(retry())
+            .with_client_options(
+                ClientOptions::new().with_timeout(REQUEST_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT),
+            );
+        if let Some(endpoint) = endpoint {
+            // Credentials over plain HTTP only where the operator of the database has written http:// himself.
+            builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+        }
+        if let (Some(id), Some(secret)) = (access_key_id, secret_access_key) {
+            builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+        }
+        let store = builder
+            .build()
+            .map_err(|error| EngineError::Cold { action: format!("set up {name}"), source: error.into() })?;
+        Ok(Self::over(Arc::new(store), prefix, &name))
+    }
+
+    /// Any other store below a prefix.
+    pub fn over(store: Arc<dyn ObjectStore>, prefix: &str, name: &str) -> Self {
+        let objects = match prefix.trim_matches('/') {
+            "" => store,
+            prefix => Arc::new(PrefixStore::new(store, Path::from(prefix))),
+        };
+        Self { objects, folder: None, name: name.into() }
+    }
+
+    /// The same store with its requests passing through `wrap`: where tests inject faults.
+    pub fn wrapped(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        self.objects = wrap(self.objects);
+        self
+    }
+
+    /// The objects, relative to the prefix.
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// Where it is, for people: `bucket kalam at http://s3:7070`, `folder /data/cold`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// An error of the store as the engine reports it: whatever a later try can mend is `Unavailable` and names the store.
+    pub fn failed(&self, action: impl Into<String>, error: object_store::Error) -> EngineError {
+        let action = action.into();
+        match error {
+            object_store::Error::NotFound { .. } | object_store::Error::AlreadyExists { .. } => {
+                EngineError::Cold { action: format!("{action} in {}", self.name), source: error.into() }
+            }
+            error => EngineError::Unavailable(format!(
+                "failed to {action}: the object store ({}) does not answer as it should: {error}",
+                self.name
+            )),
+        }
+    }
+
+    /// Creates an object, or leaves the one that is there.
+    pub async fn put_new(&self, path: &Path, bytes: Bytes) -> Result<Created, EngineError> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.objects.put_opts(path, bytes.into(), options).await {
+            Ok(_) => {
+                self.make_durable(path).await?;
+                Ok(Created::Now)
+            }
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                Ok(Created::Before)
+            }
+            Err(error) => Err(self.failed(format!("create {path}"), error)),
+        }
+    }
+
+    /// Writes an object whose name nobody else uses.
+    pub async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), EngineError> {
+        self.objects.put(path, bytes.into()).await.map_err(|error| self.failed(format!("write {path}"), error))?;
+        self.make_durable(path).await
+    }
+
+    /// The object's bytes; none where it does not exist.
+    pub async fn get(&self, path: &Path) -> Result<Option<Bytes>, EngineError> {
+        let read = async { self.objects.get(path).await?.bytes().await };
+        match read.await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed(format!("read {path}"), error)),
+        }
+    }
+
+    /// Returns once a power cut can't take the object away any more.
+    pub async fn make_durable(&self, path: &Path) -> Result<(), EngineError> {
+        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        let file: PathBuf = folder.join(path.as_ref());
+        let synced = tokio::task::spawn_blocking(move || sync_up_to(&file, &folder)).await;
+        synced
+            .expect("fsync does not panic")
+            .map_err(|error| EngineError::Cold { action: format!("sync {path} to disk"), source: error.into() })
+    }
+
+    /// Proves that a create-only put refuses an object that exists: a store that ignores the condition would let two owners
+    /// overwrite each other's commits.
+    pub async fn prove_conditional_put(&self) -> Result<(), EngineError> {
+        let path = Path::from(format!("probe/{}", Uuid::new_v4()));
+        let first = self.put_new(&path, Bytes::from_static(b"1")).await?;
+        let second = self.put_new(&path, Bytes::from_static(b"2")).await;
+        let removed = self.objects.delete(&path).await;
+        if let Err(error) = removed {
+            tracing::debug!(%path, %error, "a probe object was left behind");
+        }
+        match (first, second?) {
+            (Created::Now, Created::Before) => Ok(()),
+            _ => Err(EngineError::Unavailable(format!(
+                "the object store ({}) does not honour conditional puts (If-None-Match: *): it must, or two instances could \
+                 overwrite each other; use a store that supports them",
+                self.name
+            ))),
+        }
+    }
+}
+
+fn retry() -> RetryConfig {
+    RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT }
+}
+
+/// Syncs the file and each folder up to the store's own: a new file is on disk only with the entries that lead to it.
+fn sync_up_to(file: &FilePath, folder: &FilePath) -> std::io::Result<()> {
+    std::fs::File::open(file)?.sync_all()?;
+    for parent in file.ancestors().skip(1) {
+        std::fs::File::open(parent)?.sync_all()?;
+        if parent == folder {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! Whether what a write read still holds, and what its commit touches beside the row. Pure; the names are the model's.
+
+use crate::commit::record::Read;
+use crate::flush::{Intent, IntentKind};
+use crate::hot::TableTier;
+use crate::hot::row::RowHeader;
+use crate::seq::Seq;
+
+/// The hot version that reads see: one above `flushed_through`.
+pub fn visible_hot(stored: Option<RowHeader>, tier: &TableTier) -> Option<RowHeader> {
+    stored.filter(|header| header.seq > tier.flushed_through)
+}
+
+/// What the write read still holds. A hot version counts only above `flushed_through`; otherwise the cold version decides.
+pub fn is_current(visible: Option<&RowHeader>, read: &Read, tier: &TableTier) -> bool {
+    match (read, visible) {
+        (Read::Generated, _) => true,
+        (Read::Looked { seq, .. }, Some(hot)) => *seq == (!hot.deleted).then_some(hot.seq),
+        (Read::Looked { cold_version, .. }, None) => *cold_version == tier.cold_version,
+    }
+}
+
+/// The flush that may carry a version which a commit supersedes; after a restart too, for the intent is stored.
+pub fn is_dirtied<'a>(superseded: Option<&RowHeader>, intents: &'a [Intent]) -> Option<&'a Intent> {
+    let hot = superseded?;
+    intents.iter().find(|intent| intent.kind == IntentKind::Flush && hot.seq <= intent.w)
+}
+
+/// Judged when the row is deleted, not when it was scanned.
+pub fn may_delete_hot(stored: Option<Seq>, tier: &TableTier) -> bool {
+    stored.is_some_and(|seq| seq <= tier.flushed_through)
+}

@@ -1,0 +1,261 @@
+//! The committer's thread: takes what waits, writes it in one batch, publishes, answers.
+//!
+//! A panic here ends the process, and so does a batch that could not be written: what is on disk is not known then, and nobody
+//! may be told that a commit is done.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rocksdb::{WriteBatch, WriteOptions};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::EngineError;
+use crate::catalog::{self, CatalogChange, Effect};
+use crate::commit::group::Group;
+use crate::commit::record::{CommitRecord, RowRecord};
+use crate::commit::{GROUP_BYTES, Permit, Shared};
+use crate::config::Durability;
+use crate::engine::Committed;
+use crate::flush::Intent;
+use crate::hot::store::Family;
+use crate::hot::tier::TierRecord;
+use crate::hot::{HotSnapshot, RowKey, volume};
+use crate::schema::{SchemaVersion, Table, TableId, TableKind, TableName};
+use crate::seq::Seq;
+
+/// What comes through the queue.
+pub(super) enum Message {
+    /// A commit that waits for its answer.
+    Commit(Request),
+    /// Ends the thread once everything before it is answered.
+    Stop,
+}
+
+/// A commit that waits for its answer.
+pub(super) struct Request {
+    pub(super) record: CommitRecord,
+    pub(super) bytes: usize,
+    pub(super) reply: oneshot::Sender<Result<Outcome, EngineError>>,
+    /// Given back when the request is dropped, after the answer.
+    pub(super) permit: Permit,
+}
+
+/// How a commit ended.
+pub(super) enum Outcome {
+    /// Rows are committed.
+    Committed(Committed),
+    /// A flush has begun.
+    Begun(Intent, HotSnapshot),
+    /// A fence's intent is stored.
+    Stored(Intent),
+    /// The end of a flush lacks the places of these keys.
+    Missing(Vec<RowKey>),
+    /// It is done.
+    Done,
+}
+
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Committed(_) => "Committed",
+            Self::Begun(..) => "Begun",
+            Self::Stored(_) => "Stored",
+            Self::Missing(_) => "Missing",
+            Self::Done => "Done",
+        })
+    }
+}
+
+/// What the thread knows of a table.
+#[derive(Debug, Clone)]
+pub(super) struct TableState {
+    pub(super) name: TableName,
+    pub(super) kind: TableKind,
+    pub(super) version: SchemaVersion,
+    pub(super) record: TierRecord,
+}
+
+impl TableState {
+    pub(super) fn new(table: &Table, record: TierRecord) -> Self {
+        Self { name: table.name.clone(), kind: table.kind, version: table.version, record }
+    }
+}
+
+/// The tables that exist, by id.
+pub(super) type Tables = HashMap<TableId, TableState>;
+
+/// The thread's state. Nobody else writes what it writes, so its memory is always what is on disk.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) tables: Tables,
+    /// The last sequence of a commit.
+    pub(super) last_seq: Seq,
+    sync: bool,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, tables: Tables, durability: Durability) -> Self {
+        let last_seq = shared.hot.high_water().seq;
+        Self { shared, tables, last_seq, sync: durability == Durability::Sync }
+    }
+
+    /// Starts the thread.
+    pub(super) fn spawn(mut self, mut queue: mpsc::Receiver<Message>) -> Result<JoinHandle<()>, EngineError> {
+        let run = move || {
+            if catch_unwind(AssertUnwindSafe(|| self.run(&mut queue))).is_err() {
+                fatal("the committer panicked");
+            }
+        };
+        let thread = std::thread::Builder::new().name("committer".into()).spawn(run);
+        thread.map_err(|error| EngineError::Unavailable(format!("failed to start the committer's thread: {error}")))
+    }
+
+    fn run(&mut self, queue: &mut mpsc::Receiver<Message>) {
+        let mut held = None;
+        while let Some(message) = held.take().or_else(|| queue.blocking_recv()) {
+            match message {
+                Message::Stop => break,
+                Message::Commit(request) => match request.record {
+                    CommitRecord::Rows(_) => held = self.commit_group(request, queue),
+                    _ => self.commit_alone(request),
+                },
+            }
+        }
+    }
+
+    /// Commits the row writes that wait, as far as they fit into one batch. Gives back the message that ended the group.
+    fn commit_group(&mut self, first: Request, queue: &mut mpsc::Receiver<Message>) -> Option<Message> {
+        let (mut bytes, mut held) = (first.bytes, None);
+        let (mut group, mut replies) = (Vec::new(), Vec::new());
+        add(first, &mut group, &mut replies);
+        while bytes < GROUP_BYTES {
+            match queue.try_recv() {
+                Ok(Message::Commit(request)) if matches!(request.record, CommitRecord::Rows(_)) => {
+                    bytes += request.bytes;
+                    add(request, &mut group, &mut replies);
+                }
+                Ok(other) => {
+                    held = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let ended = self.write_group(&group);
+        for ((reply, permit), end) in replies.into_iter().zip(ended) {
+            drop(permit);
+            // A caller that has gone away does not want the answer.
+            let _ = reply.send(end.map(Outcome::Committed));
+        }
+        held
+    }
+
+    /// Writes what is current of the group in one batch, and says how each member ended.
+    fn write_group(&mut self, group: &[Vec<RowRecord>]) -> Vec<Result<Committed, EngineError>> {
+        let shared = self.shared.clone();
+        let mut building = Group::new(&shared, &self.tables, self.last_seq, group);
+        let ended = (0..group.len()).map(|member| building.commit(member)).collect();
+        let (batch, staged) = building.finish();
+        if staged.is_empty() {
+            return ended;
+        }
+        self.write(batch, self.sync);
+        self.last_seq = staged.last_seq;
+        staged.publish(&shared);
+        ended
+    }
+
+    fn commit_alone(&mut self, request: Request) {
+        let outcome = match request.record {
+            CommitRecord::Rows(_) => unreachable!("rows are committed in groups"),
+            CommitRecord::Catalog(change) => self.change_catalog(&change),
+            CommitRecord::BeginFlush { table, epoch, job } => self.begin_flush(table, epoch, job),
+            CommitRecord::StoreFence { table, epoch, job } => self.store_fence(table, epoch, job),
+            CommitRecord::EndFlush { table, intent, places } => self.end_flush(table, &intent, places),
+            CommitRecord::EndFence { table, intent } => self.end_fence(table, &intent),
+            CommitRecord::DeleteFlushed { table, keys } => self.delete_flushed(table, &keys),
+            CommitRecord::TrimChanges { table, floor, ranges } => self.trim_changes(table, floor, &ranges),
+        };
+        let _ = request.reply.send(outcome);
+    }
+
+    fn change_catalog(&mut self, change: &CatalogChange) -> Result<Outcome, EngineError> {
+        let applied = catalog::apply(&self.shared.catalog.load(), change)?;
+        let mut batch = WriteBatch::default();
+        catalog::stage(&self.shared.hot, &mut batch, &applied.catalog, &applied.effects);
+        self.write(batch, self.sync);
+        for effect in &applied.effects {
+            match effect {
+                Effect::PutTable(table) => {
+                    let record = self.tables.remove(&table.id).map(|state| state.record).unwrap_or_default();
+                    self.tables.insert(table.id, TableState::new(table, record));
+                }
+                Effect::DropTable(table) => {
+                    self.tables.remove(&table.id);
+                    self.shared.unflushed.lock().remove(&table.id);
+                    self.shared.changes.lock().remove(table.id);
+                }
+                Effect::PutNamespace(_) | Effect::DropNamespace(_) | Effect::PutUser(_) | Effect::DropUser(_) => {}
+            }
+        }
+        self.shared.catalog.store(Arc::new(applied.catalog));
+        Ok(Outcome::Done)
+    }
+
+    /// The table's state.
+    pub(super) fn table(&self, table: TableId) -> Result<&TableState, EngineError> {
+        self.tables.get(&table).ok_or_else(|| no_table(table))
+    }
+
+    /// Stores the table's tier record, with whatever else is in the batch, and then takes it for the present one.
+    pub(super) fn write_tier(&mut self, mut batch: WriteBatch, table: TableId, record: TierRecord, sync: bool) {
+        let hot = &self.shared.hot;
+        batch.put_cf(hot.family(Family::Tiers), TierRecord::key(table), record.encode());
+        self.write(batch, sync);
+        if let Some(state) = self.tables.get_mut(&table) {
+            state.record = record;
+        }
+    }
+
+    /// Whether commits of this instance wait for the disk.
+    pub(super) fn syncs(&self) -> bool {
+        self.sync
+    }
+
+    pub(super) fn write(&self, batch: WriteBatch, sync: bool) {
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        if let Err(error) = self.shared.hot.db().write_opt(batch, &options) {
+            fatal(&format!("a commit could not be written: {error}"));
+        }
+    }
+}
+
+/// The error for a table that is gone.
+pub(super) fn no_table(table: TableId) -> EngineError {
+    EngineError::NotFound { what: "table", name: format!("number {}", table.0) }
+}
+
+/// Puts the clock's high-water mark into a batch.
+pub(super) fn stage_high_water(shared: &Shared, batch: &mut WriteBatch) {
+    let mark = shared.clock.high_water();
+    batch.put_cf(shared.hot.family(Family::Meta), volume::HIGH_WATER_KEY, volume::encode(&mark));
+}
+
+type Reply = (oneshot::Sender<Result<Outcome, EngineError>>, Permit);
+
+fn add(request: Request, group: &mut Vec<Vec<RowRecord>>, replies: &mut Vec<Reply>) {
+    if let CommitRecord::Rows(rows) = request.record {
+        group.push(rows);
+        replies.push((request.reply, request.permit));
+    }
+}
+
+/// What is on disk is not known any more: a restart finds out.
+fn fatal(reason: &str) -> ! {
+    tracing::error!(reason, "the process ends, so that no commit is acknowledged that may be lost; restart it");
+    eprintln!("kalamdb: {reason}; the process ends, so that no commit is acknowledged that may be lost");
+    std::process::abort()
+}

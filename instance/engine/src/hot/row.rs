@@ -1,0 +1,346 @@
+//! Stored rows: a header of fixed width, then fields by column id.
+//!
+//! ```text
+//! 0       format version
+//! 1       flags: bit 0 = tombstone
+//! 2..10   _seq, little endian
+//! 10..18  _updated, little endian, microseconds since the Unix epoch
+//! 18..22  schema version, little endian
+//! 22..    fields in ascending order of column id: id (varint), length (varint), bytes
+//! ```
+//!
+//! NULL is the absence of a field. Integers, dates and timestamps are zigzag varints whatever their SQL type, so that a widened
+//! column needs no rewrite. A column that is younger than the row's schema version reads its DEFAULT; one that was dropped is
+//! skipped. Writers encode rows before they have a `_seq`; the committer [stamps](stamp) it into the bytes.
+
+use crate::EngineError;
+use crate::schema::{Column, ColumnId, DefaultValue, SchemaVersion, SqlType, Table};
+use crate::seq::Seq;
+use crate::value::{Row, Value};
+
+/// The format that this build writes, and the only one that it reads.
+pub const ROW_FORMAT: u8 = 1;
+/// Bytes before the first field.
+pub const HEADER_LENGTH: usize = 22;
+const TOMBSTONE: u8 = 1;
+
+/// What every stored row version says about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowHeader {
+    /// The version's commit sequence.
+    pub seq: Seq,
+    /// `_updated`, in microseconds since the Unix epoch.
+    pub updated: i64,
+    /// Whether the version says that the row was deleted.
+    pub deleted: bool,
+    /// The schema that it was written with.
+    pub schema: SchemaVersion,
+}
+
+/// Encodes a row that has no `_seq` yet. Refuses values that do not fit their columns.
+pub fn encode_row(table: &Table, row: &Row) -> Result<Vec<u8>, EngineError> {
+    if row.len() != table.columns.len() {
+        let (expected, found) = (table.columns.len(), row.len());
+        return Err(EngineError::Invalid(format!("a row of table {} has {expected} values, not {found}", table.name)));
+    }
+    let mut bytes = header_bytes(table.version, 0, HEADER_LENGTH + row.len() * 12);
+    let mut columns: Vec<_> = table.columns.iter().zip(row).collect();
+    columns.sort_by_key(|(column, _)| column.id);
+    for (column, value) in columns {
+        put_field(&mut bytes, table, column, value)?;
+    }
+    Ok(bytes)
+}
+
+/// Encodes the deletion of a row, without a `_seq` yet.
+pub fn encode_tombstone(table: &Table) -> Vec<u8> {
+    header_bytes(table.version, TOMBSTONE, HEADER_LENGTH)
+}
+
+/// Writes `_seq` and `_updated` into an encoded row.
+pub fn stamp(bytes: &mut [u8], seq: Seq, updated: i64) {
+    bytes[2..10].copy_from_slice(&seq.0.to_le_bytes());
+    bytes[10..18].copy_from_slice(&updated.to_le_bytes());
+}
+
+/// Reads the header of a stored row.
+pub fn header(bytes: &[u8]) -> Result<RowHeader, EngineError> {
+    let Some((fixed, _)) = bytes.split_first_chunk::<HEADER_LENGTH>() else {
+        return Err(corrupt("it is shorter than its header"));
+    };
+    if fixed[0] != ROW_FORMAT {
+        return Err(corrupt(&format!("format version {}, this build reads {ROW_FORMAT}", fixed[0])));
+    }
+    let number = |at: usize| i64::from_le_bytes(fixed[at..at + 8].try_into().expect("eight bytes"));
+    Ok(RowHeader {
+        seq: Seq(number(2)),
+        updated: number(10),
+        deleted: fixed[1] & TOMBSTONE != 0,
+        schema: SchemaVersion(u32::from_le_bytes(fixed[18..22].try_into().expect("four bytes"))),
+    })
+}
+
+/// Which columns of a table to take from stored rows. Made once, used for many rows.
+pub struct RowReader {
+    /// In ascending order of column id, as fields are.
+    wanted: Vec<Wanted>,
+}
+
+struct Wanted {
+    id: ColumnId,
+    position: usize,
+    since: SchemaVersion,
+    /// The DEFAULT as a field, for rows older than the column.
+    default: Option<Box<[u8]>>,
+}
+
+impl RowReader {
+    /// A reader of these columns, given as places in [`Table::columns`].
+    pub fn new(table: &Table, positions: impl IntoIterator<Item = usize>) -> Self {
+        let wanted = |position: usize| {
+            let column = &table.columns[position];
+            let default = match &column.default {
+                Some(DefaultValue::Literal(value)) => field_bytes(column.sql_type, value),
+                _ => None,
+            };
+            Wanted { id: column.id, position, since: column.since, default: default.map(Into::into) }
+        };
+        let mut wanted: Vec<_> = positions.into_iter().map(wanted).collect();
+        wanted.sort_by_key(|column| column.id);
+        Self { wanted }
+    }
+
+    /// A reader of all columns.
+    pub fn of_all(table: &Table) -> Self {
+        Self::new(table, 0..table.columns.len())
+    }
+
+    /// Calls `each` once for every wanted column, with its place in [`Table::columns`] and its field; none is NULL.
+    pub fn visit(
+        &self,
+        bytes: &[u8],
+        mut each: impl FnMut(usize, Option<&[u8]>) -> Result<(), EngineError>,
+    ) -> Result<RowHeader, EngineError> {
+        let header = header(bytes)?;
+        let mut fields = Fields { rest: &bytes[HEADER_LENGTH..] };
+        let mut field = fields.next()?;
+        for column in &self.wanted {
+            while field.is_some_and(|(id, _)| id < column.id) {
+                field = fields.next()?;
+            }
+            let stored = field.filter(|(id, _)| *id == column.id).map(|(_, bytes)| bytes);
+            let default = || column.default.as_deref().filter(|_| column.since > header.schema);
+            each(column.position, stored.or_else(default))?;
+        }
+        Ok(header)
+    }
+}
+
+/// Decodes a whole row; none for a tombstone.
+pub fn decode_row(table: &Table, reader: &RowReader, bytes: &[u8]) -> Result<(RowHeader, Option<Row>), EngineError> {
+    let mut row = vec![Value::Null; table.columns.len()];
+    let header = reader.visit(bytes, |position, field| {
+        if let Some(field) = field {
+            row[position] = decode_field(table.columns[position].sql_type, field)?;
+        }
+        Ok(())
+    })?;
+    Ok((header, (!header.deleted).then_some(row)))
+}
+
+struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn next(&mut self) -> Result<Option<(ColumnId, &'a [u8])>, EngineError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let id = u32::try_from(take_varint(&mut self.rest)?).map_err(|_| corrupt("a column id is out of range"))?;
+        let length = take_varint(&mut self.rest)?;
+        let split = usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
+        let (field, rest) = split.ok_or_else(|| corrupt("a field is longer than the row"))?;
+        self.rest = rest;
+        Ok(Some((ColumnId(id), field)))
+    }
+}
+
+fn header_bytes(schema: SchemaVersion, flags: u8, capacity: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(capacity);
+    bytes.extend_from_slice(&[ROW_FORMAT, flags]);
+    bytes.extend_from_slice(&[0; 16]);
+    bytes.extend_from_slice(&schema.0.to_le_bytes());
+    bytes
+}
+
+fn put_field(bytes: &mut Vec<u8>, table: &Table, column: &Column, value: &Value) -> Result<(), EngineError> {
+    let misfit = |what: &str| {
+        EngineError::Invalid(format!("column '{}' of table {} can't hold {what}", column.name, table.name))
+    };
+    if value.is_null() {
+        return if column.nullable { Ok(()) } else { Err(misfit("NULL")) };
+    }
+    let field = field_bytes(column.sql_type, value).ok_or_else(|| misfit(value.type_name()))?;
+    put_varint(bytes, column.id.0.into());
+    put_varint(bytes, field.len() as u64);
+    bytes.extend_from_slice(&field);
+    Ok(())
+}
+
+/// A field's bytes; none where the value does not fit the type.
+fn field_bytes(sql_type: SqlType, value: &Value) -> Option<FieldBytes<'_>> {
+    let integer = |value: i64| Some(FieldBytes::integer(value));
+    match (sql_type, value) {
+        (SqlType::Boolean, Value::Boolean(value)) => Some(FieldBytes::inline(&[u8::from(*value)])),
+        (SqlType::SmallInt | SqlType::Int | SqlType::BigInt, Value::SmallInt(value)) => integer((*value).into()),
+        (SqlType::Int | SqlType::BigInt, Value::Int(value)) => integer((*value).into()),
+        (SqlType::BigInt, Value::BigInt(value)) => integer(*value),
+        (SqlType::Timestamp, Value::Timestamp(value)) => integer(*value),
+        (SqlType::Date, Value::Date(value)) => integer((*value).into()),
+        (SqlType::Float | SqlType::Double, Value::Float(value)) => Some(FieldBytes::inline(&value.to_le_bytes())),
+        (SqlType::Double, Value::Double(value)) => Some(FieldBytes::inline(&value.to_le_bytes())),
+        (SqlType::Decimal { .. }, Value::Decimal(value)) => Some(FieldBytes::inline(&value.to_le_bytes())),
+        (SqlType::Text, Value::Text(text)) | (SqlType::Json, Value::Json(text)) => {
+            Some(FieldBytes::Borrowed(text.as_bytes()))
+        }
+        (SqlType::Bytes, Value::Bytes(bytes)) => Some(FieldBytes::Borrowed(bytes)),
+        _ => None,
+    }
+}
+
+/// The bytes of one field: small ones in place, large ones where they are.
+enum FieldBytes<'a> {
+    Inline([u8; 16], usize),
+    Borrowed(&'a [u8]),
+}
+
+impl FieldBytes<'_> {
+    fn inline(bytes: &[u8]) -> Self {
+        let mut field = [0; 16];
+        field[..bytes.len()].copy_from_slice(bytes);
+        Self::Inline(field, bytes.len())
+    }
+
+    fn integer(value: i64) -> Self {
+        let (mut field, mut length) = ([0; 16], 0);
+        let mut rest = zigzag(value);
+        loop {
+            let last = rest < 0x80;
+            field[length] = if last { rest as u8 } else { rest as u8 | 0x80 };
+            length += 1;
+            if last {
+                return Self::Inline(field, length);
+            }
+            rest >>= 7;
+        }
+    }
+}
+
+impl std::ops::Deref for FieldBytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Inline(bytes, length) => &bytes[..*length],
+            Self::Borrowed(bytes) => bytes,
+        }
+    }
+}
+
+impl From<FieldBytes<'_>> for Box<[u8]> {
+    fn from(field: FieldBytes<'_>) -> Self {
+        Self::from(&*field)
+    }
+}
+
+/// The value of a field of that type.
+pub fn decode_field(sql_type: SqlType, field: &[u8]) -> Result<Value, EngineError> {
+    Ok(match sql_type {
+        SqlType::Boolean => Value::Boolean(boolean(field)?),
+        SqlType::SmallInt => Value::SmallInt(integer(field)?),
+        SqlType::Int => Value::Int(integer(field)?),
+        SqlType::BigInt => Value::BigInt(integer(field)?),
+        SqlType::Timestamp => Value::Timestamp(integer(field)?),
+        SqlType::Date => Value::Date(integer(field)?),
+        SqlType::Float => Value::Float(float(field)?),
+        SqlType::Double => Value::Double(double(field)?),
+        SqlType::Decimal { .. } => Value::Decimal(decimal(field)?),
+        SqlType::Text => Value::Text(text(field)?.to_owned()),
+        SqlType::Json => Value::Json(text(field)?.to_owned()),
+        SqlType::Bytes => Value::Bytes(field.to_vec()),
+    })
+}
+
+/// A BOOLEAN field.
+pub(crate) fn boolean(field: &[u8]) -> Result<bool, EngineError> {
+    match field {
+        [byte] => Ok(*byte != 0),
+        _ => Err(corrupt("a BOOLEAN is not one byte")),
+    }
+}
+
+/// An integer field of any width.
+pub(crate) fn integer<T: TryFrom<i64>>(mut field: &[u8]) -> Result<T, EngineError> {
+    let value = take_varint(&mut field)?;
+    let value = (value >> 1) as i64 ^ -((value & 1) as i64);
+    T::try_from(value).map_err(|_| corrupt("an integer is out of its column's range"))
+}
+
+/// A FLOAT field.
+pub(crate) fn float(field: &[u8]) -> Result<f32, EngineError> {
+    field.try_into().map(f32::from_le_bytes).map_err(|_| corrupt("a FLOAT is not four bytes"))
+}
+
+/// A DOUBLE field, or one of FLOAT in a column that was widened.
+pub(crate) fn double(field: &[u8]) -> Result<f64, EngineError> {
+    match field.len() {
+        4 => float(field).map(f64::from),
+        _ => field.try_into().map(f64::from_le_bytes).map_err(|_| corrupt("a DOUBLE is not eight bytes")),
+    }
+}
+
+/// A DECIMAL field.
+pub(crate) fn decimal(field: &[u8]) -> Result<i128, EngineError> {
+    field.try_into().map(i128::from_le_bytes).map_err(|_| corrupt("a DECIMAL is not sixteen bytes"))
+}
+
+/// A TEXT or JSON field.
+pub(crate) fn text(field: &[u8]) -> Result<&str, EngineError> {
+    std::str::from_utf8(field).map_err(|_| corrupt("a text is not UTF-8"))
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+/// Appends an unsigned number, seven bits a byte, the low ones first.
+pub(crate) fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+/// Reads what [`put_varint`] wrote.
+pub(crate) fn take_varint(rest: &mut &[u8]) -> Result<u64, EngineError> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, tail) = rest.split_first().ok_or_else(|| corrupt("a number in it does not end"))?;
+        *rest = tail;
+        value |= u64::from(byte & 0x7F) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(corrupt("a number in it is too long"))
+}
+
+fn corrupt(reason: &str) -> EngineError {
+    EngineError::Corrupt { what: "row".into(), reason: reason.into() }
+}
+
+#[cfg(test)]
+#[path = "row/tests.rs"]
+mod tests;

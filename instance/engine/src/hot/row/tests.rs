@@ -1,0 +1,127 @@
+//! Rows come back as they went in, also through other versions of their table; their bytes do not change unseen.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::schema::TableKind;
+use crate::schema::testing::table;
+
+/// [`example`] as format 1 writes it: header, then fields.
+const GOLDEN: &str = concat!(
+    "01000403020100000000050000000000000001000000",
+    "0101050201010303feff030405ffffffff0f05040000c03f060800000000000002c00710c01dfeffffffff",
+    "ffffffffffffffffff080b6772c3bcc39f0064696368090200ff0a088080f281838985060b01010c097b2261223a5b315d7d",
+);
+
+const TYPES: [SqlType; 12] = [
+    SqlType::BigInt,
+    SqlType::Boolean,
+    SqlType::SmallInt,
+    SqlType::Int,
+    SqlType::Float,
+    SqlType::Double,
+    SqlType::Decimal { precision: 20, scale: 4 },
+    SqlType::Text,
+    SqlType::Bytes,
+    SqlType::Timestamp,
+    SqlType::Date,
+    SqlType::Json,
+];
+
+fn example() -> Row {
+    vec![
+        Value::BigInt(-3),
+        Value::Boolean(true),
+        Value::SmallInt(i16::MAX),
+        Value::Int(i32::MIN),
+        Value::Float(1.5),
+        Value::Double(-2.25),
+        Value::Decimal(-12_3456),
+        Value::Text("grüß\0dich".into()),
+        Value::Bytes(vec![0, 255]),
+        Value::Timestamp(1_700_000_000_000_000),
+        Value::Date(-1),
+        Value::Json("{\"a\":[1]}".into()),
+    ]
+}
+
+fn round_trip(writer: &Table, reader: &Table, row: &Row) -> Row {
+    let bytes = encode_row(writer, row).unwrap();
+    decode_row(reader, &RowReader::of_all(reader), &bytes).unwrap().1.unwrap()
+}
+
+#[test]
+fn the_bytes_of_format_1_do_not_change() {
+    let table = table(TableKind::Shared, &TYPES, &[0]);
+    let mut bytes = encode_row(&table, &example()).unwrap();
+    stamp(&mut bytes, Seq(0x0102_0304), 5);
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, GOLDEN, "rows that were written with format 1 must stay readable");
+    let (header, row) = decode_row(&table, &RowReader::of_all(&table), &bytes).unwrap();
+    assert_eq!(
+        (header.seq, header.updated, header.deleted, header.schema),
+        (Seq(0x0102_0304), 5, false, SchemaVersion(1))
+    );
+    assert_eq!(row.unwrap(), example());
+}
+
+#[test]
+fn a_tombstone_has_no_row() {
+    let table = table(TableKind::Shared, &TYPES, &[0]);
+    let (header, row) = decode_row(&table, &RowReader::of_all(&table), &encode_tombstone(&table)).unwrap();
+    assert!(header.deleted && row.is_none());
+}
+
+#[test]
+fn an_altered_table_reads_old_rows() {
+    let old = table(TableKind::Shared, &[SqlType::Int, SqlType::Text, SqlType::Float], &[0]);
+    let mut new = old.clone();
+    new.version = SchemaVersion(2);
+    new.columns[0].sql_type = SqlType::BigInt;
+    new.columns[2].sql_type = SqlType::Double;
+    new.columns.remove(1);
+    let mut added = new.columns[1].clone();
+    (added.id, added.sql_type, added.since) = (ColumnId(4), SqlType::Text, SchemaVersion(2));
+    added.default = Some(DefaultValue::Literal(Value::Text("fresh".into())));
+    new.columns.insert(0, added);
+
+    let row = vec![Value::Int(7), Value::Text("dropped".into()), Value::Float(0.5)];
+    assert_eq!(
+        round_trip(&old, &new, &row),
+        vec![Value::Text("fresh".into()), Value::BigInt(7), Value::Double(0.5)],
+        "widened, dropped and added columns"
+    );
+    let row = vec![Value::Null, Value::BigInt(1), Value::Null];
+    assert_eq!(round_trip(&new, &new, &row), row, "NULL in a row of the same version is not the default");
+    assert_eq!(
+        round_trip(&new, &old, &row),
+        vec![Value::Int(1), Value::Null, Value::Null],
+        "a snapshot that still has the old table skips what it does not know"
+    );
+}
+
+#[test]
+fn misfits_are_refused_by_name() {
+    let table = table(TableKind::Shared, &[SqlType::Int, SqlType::Text], &[0]);
+    let refused = |row: &Row| encode_row(&table, row).unwrap_err().to_string();
+    assert_eq!(refused(&vec![Value::Null, Value::Null]), "column 'c1' of table default.t can't hold NULL");
+    assert_eq!(refused(&vec![Value::Int(1), Value::Int(2)]), "column 'c2' of table default.t can't hold INT");
+    assert_eq!(refused(&vec![Value::Int(1)]), "a row of table default.t has 2 values, not 1");
+}
+
+proptest! {
+    #[test]
+    fn integers_come_back(value in any::<i64>()) {
+        prop_assert_eq!(integer::<i64>(&FieldBytes::integer(value))?, value);
+    }
+
+    #[test]
+    fn damaged_rows_never_panic(at in 0usize..200, byte in any::<u8>(), length in 0usize..200) {
+        let table = table(TableKind::Shared, &TYPES, &[0]);
+        let mut bytes = encode_row(&table, &example())?;
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        bytes.truncate(length);
+        let _ = decode_row(&table, &RowReader::of_all(&table), &bytes);
+    }
+}

@@ -1,0 +1,144 @@
+//! One version's files as a Parquet scan: files pruned by what the log says, hidden rows left out by position.
+
+use std::sync::Arc;
+
+use datafusion::catalog::Session;
+use datafusion::common::pruning::PrunableStatistics;
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, DFSchema, Statistics};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::error::Result;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_plan::ExecutionPlan;
+use parquet::arrow::arrow_reader::RowSelection;
+use roaring::RoaringTreemap;
+
+use super::columns::ScanColumns;
+use crate::EngineError;
+use crate::cold::footer::object_meta;
+use crate::cold::{ColdFile, DeltaLog, FileCache};
+
+/// The name under which DataFusion knows our object store; files are read through our own reader, not by this URL.
+const STORE_URL: &str = "kalamdb://cold";
+
+/// A file and the rows of it that this read must not see.
+pub struct VisibleFile {
+    /// The file.
+    pub file: Arc<ColdFile>,
+    /// Its deletion vector and its masks.
+    pub hidden: RoaringTreemap,
+}
+
+impl VisibleFile {
+    fn is_hidden_whole(&self) -> bool {
+        self.hidden.len() >= self.file.stats.rows
+    }
+
+    /// The file for DataFusion, with its hidden rows as a selection.
+    fn partitioned(self, log: &DeltaLog, columns: &ScanColumns) -> PartitionedFile {
+        let meta = object_meta(&log.path_of(&self.file.path), &self.file);
+        let file = PartitionedFile::new_from_meta(meta).with_statistics(Arc::new(statistics(&self.file, columns)));
+        if self.hidden.is_empty() {
+            return file;
+        }
+        file.with_extension(ParquetRowSelection::new(selection(&self.hidden, self.file.stats.rows)))
+    }
+}
+
+/// The selection of the rows of `0..rows` that are not hidden.
+pub fn selection(hidden: &RoaringTreemap, rows: u64) -> RowSelection {
+    let place = |row: u64| usize::try_from(row).expect("a file has fewer rows than memory has bytes");
+    let mut visible = Vec::new();
+    let mut from = 0;
+    for row in hidden.iter().take_while(|row| *row < rows) {
+        if row > from {
+            visible.push(place(from)..place(row));
+        }
+        from = row + 1;
+    }
+    if from < rows {
+        visible.push(place(from)..place(rows));
+    }
+    RowSelection::from_consecutive_ranges(visible.into_iter(), place(rows))
+}
+
+/// Drops the files that can't hold a row that passes the filters.
+pub fn prune(
+    state: &dyn Session,
+    columns: &ScanColumns,
+    filters: &[Expr],
+    files: Vec<Arc<ColdFile>>,
+) -> Result<Vec<Arc<ColdFile>>> {
+    let Some(filter) = conjunction(filters.to_vec()) else { return Ok(files) };
+    let schema = DFSchema::try_from(columns.schema().as_ref().clone())?;
+    let filter = state.create_physical_expr(filter, &schema)?;
+    // A filter of which no pruning predicate can be made prunes nothing.
+    let Ok(predicate) = PruningPredicate::try_new(filter, columns.schema().clone()) else { return Ok(files) };
+    let statistics = files.iter().map(|file| Arc::new(statistics(file, columns))).collect();
+    let keep = predicate.prune(&PrunableStatistics::new(statistics, columns.schema().clone()))?;
+    Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
+}
+
+/// The scan of the files, with all columns of `projection`; none where no file is left.
+pub fn plan(
+    state: &dyn Session,
+    cache: &FileCache,
+    log: &DeltaLog,
+    columns: &ScanColumns,
+    files: Vec<VisibleFile>,
+    projection: Vec<usize>,
+    limit: Option<usize>,
+) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let files: Vec<_> =
+        files.into_iter().filter(|file| !file.is_hidden_whole()).map(|file| file.partitioned(log, columns)).collect();
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let url = ObjectStoreUrl::parse(STORE_URL)?;
+    state.runtime_env().register_object_store(url.as_ref(), cache.store().objects().clone());
+    let mut options = state.table_options().parquet.clone();
+    options.global.pushdown_filters = true;
+    options.global.enable_page_index = true;
+    options.global.bloom_filter_on_read = true;
+    let source = ParquetSource::new(columns.schema().clone())
+        .with_table_parquet_options(options)
+        .with_parquet_file_reader_factory(cache.reader_factory());
+    let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+    let config = FileScanConfigBuilder::new(url, Arc::new(source))
+        .with_file_groups(groups)
+        .with_projection_indices(Some(projection))?
+        .with_limit(limit)
+        .with_expr_adapter(Some(Arc::new(columns.clone())))
+        .build();
+    Ok(Some(DataSourceExec::from_data_source(config)))
+}
+
+/// Everything is inexact: rows may be hidden and bounds wider than the data, so that no answer may be taken from here.
+fn statistics(file: &ColdFile, columns: &ScanColumns) -> Statistics {
+    let rows = usize::try_from(file.stats.rows).unwrap_or(usize::MAX);
+    let column_statistics = columns.stats_of(file).map(|stats| {
+        let Some(stats) = stats else { return ColumnStatistics::new_unknown() };
+        ColumnStatistics {
+            null_count: stats.nulls.map_or(Precision::Absent, |nulls| Precision::Inexact(nulls as usize)),
+            min_value: stats.min.clone().map_or(Precision::Absent, Precision::Inexact),
+            max_value: stats.max.clone().map_or(Precision::Absent, Precision::Inexact),
+            ..ColumnStatistics::new_unknown()
+        }
+    });
+    Statistics {
+        num_rows: Precision::Inexact(rows),
+        total_byte_size: Precision::Absent,
+        column_statistics: column_statistics.collect(),
+    }
+}
+
+/// An engine's error as DataFusion carries it.
+pub fn external(error: EngineError) -> datafusion::error::DataFusionError {
+    datafusion::error::DataFusionError::External(Box::new(error))
+}
