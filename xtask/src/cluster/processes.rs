@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cache;
-use crate::interruption;
+use crate::interruption::{self, Signal};
 use crate::program::Program;
 
 /// The folder of records, one for each process.
@@ -83,18 +82,17 @@ impl Identity {
     }
 
     fn end(self) {
-        self.signal(Signal::TERM);
+        self.signal(Signal::Terminate);
         let gone = || Ok(!self.is_running());
         if interruption::wait_until("a process to end", Duration::from_secs(5), gone).is_err() {
-            self.signal(Signal::KILL);
+            self.signal(Signal::Kill);
             let _ = interruption::wait_until("a killed process", Duration::from_secs(5), gone);
         }
     }
 
     fn signal(self, signal: Signal) {
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).filter(|_| self.is_running());
-        if let Some(pid) = pid {
-            let _ = kill_process(pid, signal);
+        if self.is_running() {
+            interruption::send(signal, self.pid);
         }
     }
 }
@@ -118,7 +116,7 @@ pub fn sweep(mark: &Path, programs: &[&str]) {
         next += 1;
     }
     for identity in doomed.into_iter().filter_map(Identity::of) {
-        identity.signal(Signal::KILL);
+        identity.signal(Signal::Kill);
     }
 }
 
