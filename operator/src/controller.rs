@@ -138,7 +138,7 @@ async fn control(
 
     let (databases, writer) = store();
     let queue =
-        watches::queue(client, writer, nudged, fleet.clone(), health).take_until(shutdown.clone().cancelled_owned());
+        watches::queue(client, writer, nudged, context.clone(), health).take_until(shutdown.clone().cancelled_owned());
     let reconciles = applier(
         |kalamdb, context| measured(kalamdb, context).boxed(),
         |kalamdb, error, _| on_error(&kalamdb, error),
@@ -173,7 +173,7 @@ async fn reconcile(kalamdb: &KalamDB, context: &Context) -> Result<Action, Error
     if kalamdb.meta().deletion_timestamp.is_some() {
         // Owner references take the objects away, and the StatefulSet's retention policy the volume or not. Nothing outside
         // the cluster is touched, so no finalizer is needed.
-        context.fleet.forget(&ObjectRef::from_obj(kalamdb));
+        context.fleet.place(&kalamdb.uid().unwrap_or_default(), ObjectRef::from_obj(kalamdb), None, false);
         return Ok(Action::await_change());
     }
     let found = fetch::fetch(kalamdb, context).await?;

@@ -79,9 +79,9 @@ impl Fleet {
         member.ready = ready;
     }
 
-    /// Forgets a database that is gone.
-    pub fn forget(&self, database: &ObjectRef<KalamDB>) {
-        self.members().retain(|_, member| member.database != *database);
+    /// Only the databases for which `exists` is true are there any more.
+    pub fn retain(&self, exists: impl Fn(&str) -> bool) {
+        self.members().retain(|id, _| exists(&id.0));
     }
 
     /// What is known of an instance's flushes, over what was reported before the operator started.

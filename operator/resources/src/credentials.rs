@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kalamdb_crds::DeletionPolicy;
 
 use crate::desired::{metadata, owned_metadata};
@@ -25,10 +26,16 @@ pub const RANDOM_BYTES: usize = 3 * 32;
 /// Random bytes for one set of credentials.
 pub type Generated = [u8; RANDOM_BYTES];
 
-/// The whole Secret, for its creation.
+/// The Secret with its content alone, for its creation. Labels and owner are applied afterwards: what creation sets, a later
+/// apply could not take away again, and the owner changes with the deletion policy.
 pub fn new_credentials(database: &Database, random: &Generated) -> Secret {
+    let metadata = ObjectMeta {
+        name: Some(database.names.credentials()),
+        namespace: Some(database.namespace.clone()),
+        ..ObjectMeta::default()
+    };
     let data = contents(random).into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())));
-    Secret { data: Some(data.collect()), type_: Some("Opaque".to_owned()), ..metadata_only(database) }
+    Secret { data: Some(data.collect()), type_: Some("Opaque".to_owned()), metadata, ..Secret::default() }
 }
 
 /// What an existing Secret lacks.

@@ -128,18 +128,16 @@ async fn credentials(database: &Database, context: &Context) -> Result<Token, Er
     let name = database.names.credentials();
     let secrets = Api::<Secret>::namespaced(context.client.clone(), &database.namespace);
     let live = secrets.get_opt(&name).await.map_err(Error::api(format!("read the Secret {name}")))?;
-    let secret = match live {
+    let live = match live {
         None => create_credentials(database, &secrets, context).await?,
-        Some(live) => {
-            // Only labels and owner are applied: the content belongs to its creation.
-            let metadata = credentials_metadata(database);
-            if !metadata.is_met_by(&as_value(&live)) {
-                write(database, &metadata, context).await?;
-            }
-            complete_credentials(live, &secrets, context).await?
-        }
+        Some(live) => complete_credentials(live, &secrets, context).await?,
     };
-    let token = content(secret).remove(SCHEDULER_TOKEN_KEY).unwrap_or_default();
+    // Only labels and owner are applied: the content belongs to its creation.
+    let metadata = credentials_metadata(database);
+    if !metadata.is_met_by(&as_value(&live)) {
+        write(database, &metadata, context).await?;
+    }
+    let token = content(live).remove(SCHEDULER_TOKEN_KEY).unwrap_or_default();
     Ok(Token::new(&String::from_utf8_lossy(&token)))
 }
 

@@ -123,7 +123,12 @@ fn pod_state(pod: &Pod) -> PodState {
     if let Some(waiting) = state.waiting {
         let message = waiting.message.unwrap_or_default();
         let message = [message, last_end(container)].join(" ").trim().to_owned();
-        return cause(waiting.reason.as_deref().unwrap_or("Waiting"), &message);
+        // The two take turns while an image cannot be pulled; one name keeps the status still.
+        let reason = match waiting.reason.as_deref() {
+            Some("ErrImagePull") => "ImagePullBackOff",
+            other => other.unwrap_or("Waiting"),
+        };
+        return cause(reason, &message);
     }
     match (&state.running, &status.pod_ip) {
         (Some(_), Some(ip)) => {

@@ -29,7 +29,12 @@ impl Rollouts {
         may
     }
 
-    /// The database `uid` is up in its newest form, or gone.
+    /// Only the databases for which `exists` is true are there any more; one that is gone never comes up.
+    pub fn retain(&self, exists: impl Fn(&str) -> bool) {
+        self.rolling().retain(|uid| exists(uid));
+    }
+
+    /// The database `uid` is up in its newest form.
     pub fn settled(&self, uid: &str) {
         self.rolling().remove(uid);
     }
@@ -50,5 +55,8 @@ mod tests {
         assert!(!rollouts.may_begin("b"));
         rollouts.settled("a");
         assert!(rollouts.may_begin("b"));
+        assert!(!rollouts.may_begin("c"));
+        rollouts.retain(|uid| uid != "b");
+        assert!(rollouts.may_begin("c"), "b was deleted before it came up");
     }
 }

@@ -1,5 +1,6 @@
 //! What makes a database come up for a reconcile. Each watch has its own backoff, so that one that fails stalls no other.
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use metrics::counter;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::fleet::Fleet;
+use super::Context;
 use crate::health::Health;
 use crate::telemetry::WATCH_ERRORS;
 
@@ -54,12 +55,12 @@ pub fn queue(
     client: Client,
     writer: Writer<KalamDB>,
     nudges: mpsc::Receiver<ObjectRef<KalamDB>>,
-    fleet: Arc<Fleet>,
+    context: Arc<Context>,
     health: Arc<Health>,
 ) -> Queue {
     let nudges = stream::unfold(nudges, |mut nudges| async move { nudges.recv().await.map(|nudge| (nudge, nudges)) });
     stream::select_all([
-        databases(client.clone(), writer, fleet, health.clone()),
+        databases(client.clone(), writer, context, health.clone()),
         owned::<StatefulSet>(client.clone(), "StatefulSet", health.clone()),
         owned::<ConfigMap>(client.clone(), "ConfigMap", health.clone()),
         owned::<Service>(client.clone(), "Service", health.clone()),
@@ -74,18 +75,20 @@ pub fn queue(
 fn databases(
     client: Client,
     writer: Writer<KalamDB>,
-    fleet: Arc<Fleet>,
+    context: Arc<Context>,
     health: Arc<Health>,
 ) -> BoxStream<'static, ObjectRef<KalamDB>> {
+    let known = writer.as_reader();
     let events = watch_objects(Api::<KalamDB>::all(client), watcher::Config::default()).default_backoff();
-    let events = events.inspect(move |event| {
-        if let Ok(Event::Delete(database)) = event {
-            fleet.forget(&ObjectRef::from_obj(database));
+    let events = events.reflect(writer).inspect(move |event| {
+        // At these two the store is whole: nothing is forgotten because a list has not come to its end.
+        if let Ok(Event::Delete(_) | Event::InitDone) = event {
+            let uids: HashSet<_> = known.state().iter().filter_map(|database| database.uid()).collect();
+            context.fleet.retain(|uid| uids.contains(uid));
+            context.rollouts.retain(|uid| uids.contains(uid));
         }
     });
-    fresh("KalamDB", health, events.reflect(writer).touched_objects())
-        .map(|database| ObjectRef::from_obj(&database))
-        .boxed()
+    fresh("KalamDB", health, events.touched_objects()).map(|database| ObjectRef::from_obj(&database)).boxed()
 }
 
 /// Objects that a `KalamDB` owns, by their metadata alone.
