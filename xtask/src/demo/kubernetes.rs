@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kalamdb_e2e::bucket::{Bucket, Object};
+use kalamdb_e2e::database::{Database, KIND, PORT};
 use kalamdb_e2e::forward::PortForward;
-use kalamdb_e2e::kubectl::{Kubectl, condition, summary};
+use kalamdb_e2e::kubectl::{Kubectl, summary};
 use kalamdb_e2e::sql::Client;
-use kalamdb_e2e::wait::{self, Seen};
+use kalamdb_e2e::wait::Seen;
 
 use crate::cache::Cache;
 use crate::charts::{Charts, OPERATOR_NAMESPACE, RELEASE, Target};
@@ -28,18 +29,13 @@ use crate::workspace::{self, Warnings};
 const NAMESPACE: &str = "kalamdb-demo";
 /// The database of `examples/kalamdb-s3.yaml`.
 const DATABASE: &str = "flights";
-const KIND: &str = "kalamdb";
-const PORT: u16 = 8080;
-const READY_LIMIT: Duration = Duration::from_secs(180);
 const NAMESPACE_LIMIT: Duration = Duration::from_secs(120);
 
 /// A database on a cluster.
 pub struct Kubernetes {
-    kubectl: Kubectl,
+    database: Database,
     /// The words that begin a command on this cluster, for people.
     kubectl_words: String,
-    password: String,
-    forward: PortForward,
     bucket: Bucket,
     /// Keeps the way to an S3 server inside the cluster open.
     _bucket_forward: Option<PortForward>,
@@ -115,51 +111,24 @@ impl Kubernetes {
             let text = std::fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
             kubectl.apply(&text).map(drop)
         })?;
-        console::step(&format!("wait for KalamDB {DATABASE} to be Ready"), || wait_until_ready(&kubectl))?;
-        show(&kubectl, &["get", KIND, DATABASE])?;
-        let password = kubectl.secret(&format!("{DATABASE}-credentials"), "root-password")?;
-        let forward = PortForward::start(&kubectl, &format!("service/{DATABASE}"), PORT)?;
-        console::detail(&format!("SQL over HTTP: Service {DATABASE}, port {PORT}, here {}", forward.url()));
-        Ok(Self {
-            kubectl,
-            kubectl_words: ground.kubectl_words,
-            removal: ground.removal,
-            password,
-            forward,
-            bucket,
-            _bucket_forward: bucket_forward,
-        })
-    }
-
-    fn pod_uid(&self) -> Result<Option<String>> {
-        let pod = self.kubectl.get("pod", &format!("{DATABASE}-0"))?;
-        Ok(pod.and_then(|pod| pod["metadata"]["uid"].as_str().map(str::to_owned)))
+        let mut database = Database::new(kubectl, DATABASE, interruption::check);
+        console::step(&format!("wait for KalamDB {DATABASE} to be Ready"), || {
+            database.wait_until_ready(console::detail)
+        })?;
+        show(database.kubectl(), &["get", KIND, DATABASE])?;
+        console::detail(&format!("SQL over HTTP: Service {DATABASE}, port {PORT}; from here {}", database.url()?));
+        let Ground { kubectl_words, removal, .. } = ground;
+        Ok(Self { database, kubectl_words, bucket, _bucket_forward: bucket_forward, removal })
     }
 }
 
 impl Stage for Kubernetes {
     fn login(&mut self, user: &str, password: &str) -> Result<Client> {
-        // A port-forward ends with the pod that it led to.
-        let url = self.forward.url();
-        let limit = Duration::from_secs(30);
-        let (kubectl, forward) = (&self.kubectl, &mut self.forward);
-        wait::until("the Service to answer through a port-forward", limit, || {
-            interruption::check()?;
-            match Client::login(&forward.url(), user, password) {
-                Ok(client) => Ok(Seen::Ready(client)),
-                Err(error) if kalamdb_e2e::sql::refused(&error).is_some() => Err(error),
-                Err(error) => {
-                    *forward = PortForward::start(kubectl, &format!("service/{DATABASE}"), PORT)?;
-                    Ok(Seen::Waiting(format!("{error:#}")))
-                }
-            }
-        })
-        .with_context(|| format!("failed to log in at {url}"))
+        self.database.login(user, password)
     }
 
     fn root(&mut self) -> Result<Client> {
-        let password = self.password.clone();
-        self.login("root", &password)
+        self.database.root()
     }
 
     fn cold_files(&self) -> Result<Vec<Object>> {
@@ -172,15 +141,13 @@ impl Stage for Kubernetes {
 
     fn show_scheduler(&self) -> Result<()> {
         // The operator looks again every few seconds: its status may be a moment behind the flush.
-        let limit = Duration::from_secs(60);
-        self.kubectl.wait_for(KIND, DATABASE, "the operator to report the flush", limit, |object| {
-            interruption::check()?;
+        self.database.wait_for("the operator to report the flush", |object| {
             let reported = object["status"]["flush"]["lastResult"].as_str();
             Ok(reported.map_or_else(|| Seen::Waiting(summary(object)), |_| Seen::Ready(())))
         })?;
-        show(&self.kubectl, &["get", KIND, DATABASE])?;
+        show(self.database.kubectl(), &["get", KIND, DATABASE])?;
         let selector = format!("involvedObject.kind=KalamDB,involvedObject.name={DATABASE}");
-        show(&self.kubectl, &["get", "events", "--field-selector", &selector, "--sort-by", ".lastTimestamp"])
+        show(self.database.kubectl(), &["get", "events", "--field-selector", &selector, "--sort-by", ".lastTimestamp"])
     }
 
     fn ending(&self) -> &'static str {
@@ -188,20 +155,11 @@ impl Stage for Kubernetes {
     }
 
     fn crash(&mut self) -> Result<()> {
-        let before = self.pod_uid()?;
-        self.kubectl.run(&["delete", "pod", &format!("{DATABASE}-0"), "--force", "--grace-period=0"])?;
-        let pod = format!("{DATABASE}-0");
-        self.kubectl.wait_for("pod", &pod, "a new pod to be ready", READY_LIMIT, |pod| {
-            interruption::check()?;
-            let new = pod["metadata"]["uid"].as_str() != before.as_deref();
-            let ready = condition(pod, "Ready").is_some_and(|condition| condition["status"] == "True");
-            Ok(if new && ready { Seen::Ready(()) } else { Seen::Waiting(format!("new: {new}, ready: {ready}")) })
-        })?;
-        wait_until_ready(&self.kubectl)
+        self.database.kill_pod()
     }
 
     fn account(&self) -> String {
-        self.kubectl.account(KIND, DATABASE)
+        self.database.account()
     }
 
     fn next_commands(&self) -> Result<String> {
@@ -265,20 +223,6 @@ fn build(cache: &Cache) -> Result<(Tools, Vec<Archive>)> {
 fn install(cache: &Cache, tools: &Tools, target: &Target<'_>) -> Result<()> {
     let charts = Charts::stage(cache, tools)?;
     console::step("helm upgrade --install kalamdb-operator charts/kalamdb-operator", || charts.install(target))
-}
-
-fn wait_until_ready(kubectl: &Kubectl) -> Result<()> {
-    let mut told = String::new();
-    kubectl.wait_for(KIND, DATABASE, "the KalamDB to be Ready", READY_LIMIT, |object| {
-        interruption::check()?;
-        let state = summary(object);
-        if state != told {
-            console::detail(&state);
-            told.clone_from(&state);
-        }
-        let ready = condition(object, "Ready").is_some_and(|condition| condition["status"] == "True");
-        Ok(if ready { Seen::Ready(()) } else { Seen::Waiting(state) })
-    })
 }
 
 fn show(kubectl: &Kubectl, args: &[&str]) -> Result<()> {
