@@ -59,8 +59,8 @@ impl Embedded {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    fn data(&self) -> PathBuf {
-        self.folder.join("data")
+    fn cold(&self) -> PathBuf {
+        self.folder.join("cold")
     }
 
     fn secret(&self, name: &str) -> PathBuf {
@@ -79,7 +79,9 @@ impl Embedded {
     fn start_instance(&self) -> Result<()> {
         let mut program = Program::new(&self.programs[0])
             .env("KALAMDB_SERVER_PORT", self.port.to_string())
-            .env("KALAMDB_DATA_DIR", self.data());
+            .env("KALAMDB_DATA_DIR", self.folder.join("data"))
+            .env("KALAMDB_OBJECT_STORE_PATH", self.cold())
+            .env("NO_COLOR", "1");
         for (variable, name) in [
             ("KALAMDB_ROOT_PASSWORD", "root-password"),
             ("KALAMDB_JWT_SECRET", "jwt-secret"),
@@ -95,6 +97,7 @@ impl Embedded {
 
     fn start_scheduler(&self) -> Result<()> {
         let program = Program::new(&self.programs[1])
+            .env("NO_COLOR", "1")
             .args(["schedule", "--interval", "2s", "--target", &self.url(), "--token-file"])
             .arg(self.secret("scheduler-token"));
         self.processes.start(SCHEDULER, program)
@@ -123,13 +126,13 @@ impl Stage for Embedded {
 
     fn cold_files(&self) -> Result<Vec<Object>> {
         let mut objects = Vec::new();
-        walk(&self.data(), &self.data(), &mut objects)?;
+        walk(&self.cold(), &self.cold(), &mut objects)?;
         objects.sort_by(|one, other| one.key.cmp(&other.key));
         Ok(objects)
     }
 
     fn cold_place(&self) -> String {
-        format!("the folder {}", self.data().display())
+        format!("the folder {}", self.cold().display())
     }
 
     fn show_scheduler(&self) -> Result<()> {

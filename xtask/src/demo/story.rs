@@ -39,6 +39,7 @@ fn act(stage: &mut dyn Stage, flights: &[Flight]) -> Result<()> {
     console::headline("The operator flushes");
     wait_for_flush(stage, &root)?;
     stage.show_scheduler()?;
+    show_jobs(&root)?;
     show_cold_files(stage)?;
 
     console::headline("Hot and cold as one table");
@@ -108,6 +109,15 @@ fn wait_for_flush(stage: &dyn Stage, root: &Client) -> Result<()> {
             Ok(Seen::Waiting(format!("{unflushed} unflushed rows, {jobs} completed jobs, {files} Parquet files")))
         })
     })
+}
+
+fn show_jobs(root: &Client) -> Result<()> {
+    let query =
+        "SELECT table_name, reason, status, rows, bytes, finished_at FROM system.flush_jobs ORDER BY finished_at";
+    let answer = root.run(query)?;
+    console::say(&format!("\n{query}"));
+    console::detail(&table::render(&answer));
+    Ok(())
 }
 
 fn show_cold_files(stage: &dyn Stage) -> Result<()> {
