@@ -47,18 +47,23 @@ pub fn run(cache: &Cache, options: &Options) -> Result<()> {
         return down(cache, options);
     }
     let started = Instant::now();
-    let flights = rows::load(cache, options.full)?;
-    if options.embedded || cannot_run_a_cluster(options) {
-        story::tell(&mut Embedded::start(cache)?, &flights)?;
-    } else {
-        let mut stage = match &options.context {
-            Some(context) => Kubernetes::existing(cache, context, options.registry.as_deref())?,
-            None => Kubernetes::local(cache)?,
-        };
-        story::tell(&mut stage, &flights)?;
-    }
+    play(cache, options).inspect_err(|_| {
+        console::say("\nThe demo stopped. What it started stays for a look; `cargo xtask demo --down` removes it.");
+    })?;
     console::say(&format!("\nThe demo took {}.", console::duration(started.elapsed())));
     Ok(())
+}
+
+fn play(cache: &Cache, options: &Options) -> Result<()> {
+    let flights = rows::load(cache, options.full)?;
+    if options.embedded || cannot_run_a_cluster(options) {
+        return story::tell(&mut Embedded::start(cache)?, &flights);
+    }
+    let mut stage = match &options.context {
+        Some(context) => Kubernetes::existing(cache, context, options.registry.as_deref())?,
+        None => Kubernetes::local(cache)?,
+    };
+    story::tell(&mut stage, &flights)
 }
 
 fn down(cache: &Cache, options: &Options) -> Result<()> {

@@ -99,6 +99,7 @@ fn run_tests(cache: &Cache, tools: &Tools, cluster: &Cluster) -> Result<Summary>
         .args(["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast"])
         .env("KUBECONFIG", cluster.kubeconfig())
         .env("KALAMDB_TEST_CONTEXT", cluster::CONTEXT)
+        .env("KALAMDB_TEST_KUBECTL", tools.kubectl())
         .env("KALAMDB_TEST_S3_ENDPOINT", &s3.endpoint)
         .env("KALAMDB_TEST_S3_ACCESS_KEY", &s3.access_key)
         .env("KALAMDB_TEST_S3_SECRET_KEY", &s3.secret_key)

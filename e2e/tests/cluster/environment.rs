@@ -32,7 +32,8 @@ impl Place {
         };
         // The time makes each run's namespace, and so its prefix in the bucket, a new one.
         let now = std::time::UNIX_EPOCH.elapsed().context("the clock stands before 1970")?.as_secs();
-        let kubectl = Kubectl::new("kubectl".into(), None, Some(variable("KALAMDB_TEST_CONTEXT")?));
+        let program = std::env::var_os("KALAMDB_TEST_KUBECTL").unwrap_or_else(|| "kubectl".into());
+        let kubectl = Kubectl::new(program.into(), None, Some(variable("KALAMDB_TEST_CONTEXT")?));
         let kubectl = kubectl.in_namespace(&format!("e2e-{test}-{now:x}"));
         kubectl.run(&["create", "namespace", kubectl.namespace()])?;
         Ok(Self { kubectl, bucket })
