@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::Intent;
 use super::owner::Owner;
 use crate::EngineError;
-use crate::cold::file::{FilePlan, WrittenFile, write_files};
+use crate::cold::file::{FilePlan, Layout, WrittenFile, write_files};
 use crate::cold::log::{self, DeltaLog};
 use crate::cold::schema::{self, CHECKPOINT_INTERVAL};
 use crate::cold::snapshot::{ColdFile, Vector};
@@ -132,6 +132,7 @@ impl Runner {
             looked_up: schema::looked_up_columns(table),
             name_prefix: format!("part-{:010}-{}", intent.epoch.0, intent.job),
             target_bytes: self.target_file_bytes,
+            layout: Layout::default(),
         };
         let columns = schema::file_columns(table);
         let mut scan = snapshot.scan(table, None, None, table.kind.is_per_user());
