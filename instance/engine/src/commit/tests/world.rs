@@ -137,10 +137,6 @@ impl World {
         self.dir.path()
     }
 
-    pub fn config(&self) -> &EngineConfig {
-        &self.config
-    }
-
     pub async fn stop(&mut self) {
         if let Some((hot, committer)) = self.running.take() {
             committer.close().await;
