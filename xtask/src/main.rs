@@ -4,6 +4,7 @@ mod cache;
 mod charts;
 mod cluster;
 mod console;
+mod demo;
 mod images;
 mod interruption;
 mod program;
@@ -32,6 +33,8 @@ struct Arguments {
 enum Command {
     /// Installs and builds the tools that the other commands need.
     Tools,
+    /// Shows the whole system at work on real rows, on a cluster or without one.
+    Demo(demo::Options),
     /// Runs all checks and all tests, on a real cluster and a real S3 server.
     Test,
     /// Checks formatting and lints.
@@ -59,6 +62,8 @@ enum Command {
 enum ClusterAction {
     /// Starts it; a running one is left as it is.
     Up,
+    /// Builds the images from what `build` made, and installs the operator.
+    Deploy,
     /// Removes it with all its data.
     Down,
     /// Tells what runs and how to reach it.
@@ -79,6 +84,7 @@ fn run(command: Command) -> Result<()> {
     let cache = Cache::from_environment()?;
     match command {
         Command::Tools => tools::set_up(&cache),
+        Command::Demo(options) => demo::run(&cache, &options),
         Command::Test => test::run(&cache),
         Command::Lint => test::lint(&cache),
         Command::Bench { arguments } => {
@@ -91,9 +97,14 @@ fn run(command: Command) -> Result<()> {
             if images { images::build_products(&cache).map(drop) } else { Ok(()) }
         }
         Command::Cluster { action } => {
-            let cluster = Cluster::new(&cache, tools::for_cluster(&cache)?);
+            let tools = tools::for_cluster(&cache)?;
+            let cluster = Cluster::new(&cache, tools.clone());
             match action {
                 ClusterAction::Up => cluster.up().map(|()| cluster.status()),
+                ClusterAction::Deploy => {
+                    cluster.up()?;
+                    charts::deploy(&cache, &tools, &cluster, charts::Checks::All)
+                }
                 ClusterAction::Down => cluster.down(),
                 ClusterAction::Status => {
                     cluster.status();

@@ -6,14 +6,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
-use crate::charts::{Charts, Target};
+use crate::charts::{Checks, deploy};
 use crate::cluster::{self, Cluster};
 use crate::console;
-use crate::images;
 use crate::interruption;
 use crate::program::Program;
+use crate::tools::debian;
 use crate::tools::go::{GoTool, Tools};
-use crate::tools::{self, debian};
 use crate::workspace::{self, Warnings};
 
 /// What the test programs reported.
@@ -30,7 +29,7 @@ pub fn run(cache: &Cache) -> Result<()> {
     check_formatting()?;
     debian::ensure(debian::BUILD)?;
     debian::ensure(debian::CLUSTER)?;
-    let tools = build_side_by_side(cache)?;
+    let tools = workspace::build_beside_tools(cache, Warnings::Denied)?;
     let cluster = Running::start(Cluster::new(cache, tools.clone()))?;
     let result = test_on(cache, &tools, &cluster.cluster);
     drop(cluster);
@@ -54,16 +53,6 @@ fn check_formatting() -> Result<()> {
     console::step("check the formatting", || {
         let check = Program::new("cargo").directory(workspace::root()).args(["fmt", "--all", "--check"]);
         check.output().context("run `cargo fmt --all` to mend the formatting").map(drop)
-    })
-}
-
-/// The Go tools are built at a low priority beside the Rust workspace; the slower of the two decides.
-fn build_side_by_side(cache: &Cache) -> Result<Tools> {
-    std::thread::scope(|scope| {
-        let tools = scope.spawn(|| tools::for_cluster(cache));
-        let built = workspace::build(cache, Warnings::Denied);
-        let tools = tools.join().map_err(|_| anyhow::anyhow!("the build of the Go tools panicked"))?;
-        built.and(tools)
     })
 }
 
@@ -92,13 +81,7 @@ impl Drop for Running {
 }
 
 fn test_on(cache: &Cache, tools: &Tools, cluster: &Cluster) -> Result<Summary> {
-    let images = images::build_products(cache)?;
-    console::step("load the images", || images::load(cluster, &images))?;
-    let charts = Charts::stage(cache, tools)?;
-    console::step("check the charts", || charts.check(|| cluster.kubectl()))?;
-    let kubeconfig = cluster.kubeconfig();
-    let target = Target { kubeconfig: Some(&kubeconfig), context: cluster::CONTEXT, registry: None, images: &images };
-    console::step("install the operator", || charts.install(&target))?;
+    deploy(cache, tools, cluster, Checks::All)?;
     console::headline("tests");
     run_tests(cache, tools, cluster)
 }
@@ -109,6 +92,7 @@ fn run_tests(cache: &Cache, tools: &Tools, cluster: &Cluster) -> Result<Summary>
         .args(["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast"])
         .env("KUBECONFIG", cluster.kubeconfig())
         .env("KALAMDB_TEST_CONTEXT", cluster::CONTEXT)
+        .env("KALAMDB_TEST_KUBECTL", tools.kubectl())
         .env("KALAMDB_TEST_S3_ENDPOINT", &s3.endpoint)
         .env("KALAMDB_TEST_S3_ACCESS_KEY", &s3.access_key)
         .env("KALAMDB_TEST_S3_SECRET_KEY", &s3.secret_key)
