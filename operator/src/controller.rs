@@ -35,6 +35,7 @@ use crate::fleet::Fleet;
 use crate::health::Health;
 use crate::telemetry::{RECONCILE_DURATION, serve};
 use events::Events;
+use report::Reported;
 use rollouts::Rollouts;
 use status::{Outcome, State};
 
@@ -64,6 +65,8 @@ pub struct Context {
     http: reqwest::Client,
     now: fn() -> Timestamp,
     random: fn() -> Generated,
+    /// What was reported last, for reconciles that begin before the watch has brought it back.
+    reported: Reported,
     /// Databases whose outdated ConfigMaps were removed, with the name of the one in use.
     swept: Mutex<HashSet<(String, String)>>,
 }
@@ -132,6 +135,7 @@ async fn control(
         http: reqwest::Client::builder().no_proxy().build().context("failed to make an HTTP client")?,
         now: Timestamp::now,
         random: || std::array::from_fn(|_| rand::random()),
+        reported: Reported::default(),
         swept: Mutex::default(),
         client: client.clone(),
     });
@@ -170,6 +174,7 @@ async fn measured(kalamdb: Arc<KalamDB>, context: Arc<Context>) -> Result<Action
 
 /// Fetch, validate, build and apply, observe, report.
 async fn reconcile(kalamdb: &KalamDB, context: &Context) -> Result<Action, Error> {
+    let kalamdb = &context.reported.over(kalamdb);
     if kalamdb.meta().deletion_timestamp.is_some() {
         // Owner references take the objects away, and the StatefulSet's retention policy the volume or not. Nothing outside
         // the cluster is touched, so no finalizer is needed.

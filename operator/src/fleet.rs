@@ -53,6 +53,8 @@ struct Member {
     target: Option<Target>,
     /// Whether it should answer: an instance that is starting may not.
     ready: bool,
+    /// Whether it did not answer the last time: only the first silence is worth a warning.
+    silent: bool,
     flush: FlushStatus,
     reported: FlushStatus,
     nudged: Option<Instant>,
@@ -71,6 +73,7 @@ impl Fleet {
             database: database.clone(),
             target: None,
             ready,
+            silent: false,
             flush: FlushStatus::default(),
             reported: FlushStatus::default(),
             nudged: None,
@@ -145,6 +148,7 @@ impl Observer for Fleet {
         let Some(member) = members.get_mut(target) else { return };
         match result {
             Ok(sample) => {
+                member.silent = false;
                 member.flush.pending_bytes = Some(Quantity::approximate_bytes(sample.bytes()));
                 member.flush.pending_rows = Some(approximate(sample.rows()));
                 member.flush.last_time = sample.last_flush.and_then(time).or(member.flush.last_time.take());
@@ -152,7 +156,9 @@ impl Observer for Fleet {
             }
             Err(error) if member.ready => {
                 counter!(SCRAPE_FAILURES).increment(1);
-                tracing::warn!(database = %member.database, %error, "an instance was not scraped; trying again");
+                if !std::mem::replace(&mut member.silent, true) {
+                    tracing::warn!(database = %member.database, %error, "an instance was not scraped; trying on");
+                }
             }
             Err(error) => {
                 tracing::debug!(database = %member.database, %error, "an instance that is not ready was not scraped")
@@ -206,4 +212,33 @@ fn approximate(rows: u64) -> u64 {
 
 fn time(seconds: f64) -> Option<Time> {
     Timestamp::from_second(seconds as i64).ok().map(Time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_of_an_instance_are_nudged_once_and_stand_over_what_was_known_before() {
+        let (nudges, mut nudged) = mpsc::channel(8);
+        let (ended, _ended) = mpsc::channel(8);
+        let fleet = Fleet::new(nudges, ended, Arc::new(Health::default()));
+        let uid = TargetId("0b5f".to_owned());
+        fleet.place(&uid.0, ObjectRef::new("chat").within("shop"), None, true);
+
+        let sample = Sample::parse(
+            "kalamdb_unflushed_rows{table_name=\"a.b\"} 1234\nkalamdb_last_flush_timestamp_seconds 1700000000\n",
+        )
+        .expect("metrics");
+        fleet.scraped(&uid, Ok(&sample));
+        fleet.scraped(&uid, Ok(&sample));
+        assert!(nudged.try_recv().is_ok());
+        assert!(nudged.try_recv().is_err(), "not twice for the same news");
+
+        let before = FlushStatus { last_result: Some("Completed: a.b".to_owned()), ..FlushStatus::default() };
+        let status = fleet.flush_status(&uid.0, Some(&before)).expect("something is known");
+        assert_eq!((status.pending_rows, status.last_result), (Some(1200), before.last_result));
+        fleet.scraped(&uid, Ok(&sample));
+        assert!(nudged.try_recv().is_err(), "it is reported");
+    }
 }

@@ -55,7 +55,7 @@ pub async fn observe(kalamdb: &KalamDB, outcome: &Outcome, context: &Context) ->
         PodState::Missing => Observed::NoPod,
         PodState::Waiting(cause) => Observed::Waiting(cause),
         PodState::Running { ready: true, .. } => Observed::Ready,
-        PodState::Running { ready: false, address } => Observed::NotReady(ask(&address, context).await),
+        PodState::Running { ready: false, address } => Observed::NotReady(ask(&address, &context.http).await),
     })
 }
 
@@ -155,9 +155,9 @@ fn last_end(container: &ContainerStatus) -> String {
 }
 
 /// Asks an instance that is not ready why.
-async fn ask(address: &str, context: &Context) -> Cause {
+async fn ask(address: &str, http: &reqwest::Client) -> Cause {
     let starting = |message: String| Cause { reason: "Starting".to_owned(), message };
-    let answer = context.http.get(format!("{address}/readyz")).timeout(READYZ_TIMEOUT).send().await;
+    let answer = http.get(format!("{address}/readyz")).timeout(READYZ_TIMEOUT).send().await;
     match answer {
         Ok(answer) if answer.status().is_success() => starting("the instance has just become ready".to_owned()),
         Ok(answer) => {
@@ -196,6 +196,23 @@ mod tests {
                 "restartCount": 0, "state": { "waiting": { "reason": "ImagePullBackOff" } } }] })),
             "ImagePullBackOff"
         );
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_is_not_ready_is_asked_why() {
+        use axum::{Json, Router, http::StatusCode, routing::get};
+        let body = json!({ "ready": false, "reason": "ObjectStoreUnavailable", "message": "the bucket is gone" });
+        let routes = Router::new()
+            .route("/readyz", get(|| async { (StatusCode::SERVICE_UNAVAILABLE, Json(body)) }))
+            .route("/mute/readyz", get(|| async { StatusCode::SERVICE_UNAVAILABLE }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let cause = ask(&address, &http).await;
+        assert_eq!((cause.reason.as_str(), cause.message.as_str()), ("ObjectStoreUnavailable", "the bucket is gone"));
+        assert_eq!(ask(&format!("{address}/mute"), &http).await.reason, "Starting");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tower::service_fn;
 
 use super::events::Events;
+use super::report::Reported;
 use super::rollouts::Rollouts;
 use super::{Context, reconcile};
 use crate::fleet::Fleet;
@@ -126,6 +127,7 @@ impl Scenario {
             http: reqwest::Client::builder().no_proxy().build().expect("a client"),
             now: || Timestamp::from_second(1_700_000_000).expect("a time"),
             random: || [7; kalamdb_resources::RANDOM_BYTES],
+            reported: Reported::default(),
             swept: Mutex::default(),
             client,
         };

@@ -86,6 +86,7 @@ fn databases(
             let uids: HashSet<_> = known.state().iter().filter_map(|database| database.uid()).collect();
             context.fleet.retain(|uid| uids.contains(uid));
             context.rollouts.retain(|uid| uids.contains(uid));
+            context.reported.retain(|uid| uids.contains(uid));
         }
     });
     fresh("KalamDB", health, events.touched_objects()).map(|database| ObjectRef::from_obj(&database)).boxed()
