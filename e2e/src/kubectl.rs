@@ -22,6 +22,14 @@ pub struct Kubectl {
     namespace: String,
 }
 
+/// Something was waited for in vain; what kubectl says about it follows the error.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}\n{account}")]
+pub struct InVain {
+    error: String,
+    account: String,
+}
+
 impl Kubectl {
     /// Speaks to the cluster of `context`; without a kubeconfig, kubectl finds its own.
     pub fn new(program: PathBuf, kubeconfig: Option<PathBuf>, context: Option<String>) -> Self {
@@ -97,7 +105,7 @@ impl Kubectl {
             Some(object) => look(&object),
             None => Ok(Seen::Waiting(format!("no {kind} named {name} in {}", self.namespace))),
         });
-        waited.with_context(|| self.account(kind, name))
+        waited.map_err(|error| InVain { error: format!("{error:#}"), account: self.account(kind, name) }.into())
     }
 
     /// What `kubectl` has to say about an object, its events and its Kubernetes namespace's pods: for the error of a test
@@ -157,9 +165,12 @@ pub fn summary(object: &Json) -> String {
     let troubles: Vec<String> = conditions
         .iter()
         .filter(|condition| condition["status"] == "False" && condition["type"] != "Progressing")
-        .map(|condition| format!("{}: {}", text(condition, "type"), text(condition, "message")))
+        .map(|condition| match text(condition, "message") {
+            "" => text(condition, "reason").to_owned(),
+            message => message.to_owned(),
+        })
         .collect();
-    if troubles.is_empty() { phase.to_owned() } else { format!("{phase} ({})", troubles.join("; ")) }
+    if troubles.is_empty() { phase.to_owned() } else { format!("{phase}: {}", troubles.join("; ")) }
 }
 
 fn text<'a>(condition: &'a Json, key: &str) -> &'a str {

@@ -138,11 +138,12 @@ fn all_pids() -> Vec<u32> {
     entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect()
 }
 
-/// A process that has ended and is not yet reaped does not run.
+/// A process that has ended and is not yet reaped does not run; but while any of its threads still ends, its ports are taken.
 fn start_time(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
-    if fields.starts_with('Z') {
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    if fields.starts_with('Z') && threads() <= 1 {
         return None;
     }
     stat_field(pid, 19)

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use kalamdb_e2e::bucket::Object;
 use kalamdb_e2e::sql::{self, Client};
 use kalamdb_e2e::wait::{self, Seen};
 
 use crate::cache::{self, Cache};
 use crate::cluster::processes::Processes;
+use crate::cluster::random_word;
 use crate::console;
 use crate::demo::stage::Stage;
 use crate::interruption;
@@ -107,11 +108,11 @@ impl Embedded {
         let waited = wait::until("the instance to be ready", READY_LIMIT, || {
             interruption::check()?;
             if !self.processes.is_running(INSTANCE) {
-                anyhow::bail!("{INSTANCE} ended");
+                bail!("{INSTANCE} ended");
             }
             Ok(sql::ready(&self.url()).map_or_else(Seen::Waiting, Seen::Ready))
         });
-        waited.with_context(|| format!("the end of its log:\n{}", tail(&self.processes.log(INSTANCE))))
+        waited.map_err(|error| anyhow!("{error:#}; the end of its log:\n{}", tail(&self.processes.log(INSTANCE))))
     }
 }
 
@@ -205,9 +206,9 @@ fn free_port() -> Result<u16> {
     Ok(listener.local_addr().context("failed to read the free port")?.port())
 }
 
-/// A random word for a password or a token.
-pub fn word() -> Result<String> {
-    crate::cluster::random_word()
+/// A random word for a password or a token, long enough to sign with.
+fn word() -> Result<String> {
+    Ok(random_word()? + &random_word()?)
 }
 
 fn walk(root: &Path, folder: &Path, objects: &mut Vec<Object>) -> Result<()> {
