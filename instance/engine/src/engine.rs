@@ -10,11 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
 use crate::catalog::{Catalog, CatalogChange};
+use crate::cold::{self, ColdTier, PinnedCold};
 use crate::commit::Committer;
 use crate::commit::clock::{Clock, SystemClock};
 use crate::commit::record::RowRecord;
 use crate::config::EngineConfig;
-use crate::hot::{Hot, HotRow, HotSnapshot, Key, key};
+use crate::flush::Flusher;
+use crate::hot::{Hot, HotRow, HotSnapshot, Key, RowKey, key};
+use crate::scan;
 use crate::schema::{Table, TableName, UserId};
 use crate::seq::Seq;
 use crate::value::{Row, Value};
@@ -28,7 +31,9 @@ pub struct Engine {
 struct Inner {
     config: EngineConfig,
     hot: Arc<Hot>,
+    cold: Arc<ColdTier>,
     committer: Committer,
+    flusher: Arc<Flusher>,
     closing: AtomicBool,
 }
 
@@ -36,6 +41,7 @@ struct Inner {
 #[derive(Clone)]
 pub struct ReadSnapshot {
     hot: HotSnapshot,
+    cold: PinnedCold,
 }
 
 /// A live row, as a look-up found it.
@@ -145,14 +151,31 @@ impl Engine {
 
     /// As [`Engine::open`], with a clock of the caller's.
     pub async fn open_with(config: EngineConfig, clock: Arc<dyn Clock>) -> Result<Self, EngineError> {
-        let opening = config.clone();
+        let cold = ColdTier::open(&config.object_store, config.limits.footer_cache_bytes)?;
+        Self::open_over(config, clock, cold).await
+    }
+
+    /// As [`Engine::open_with`], over a cold tier that is set up already.
+    pub(crate) async fn open_over(
+        config: EngineConfig,
+        clock: Arc<dyn Clock>,
+        cold: Arc<ColdTier>,
+    ) -> Result<Self, EngineError> {
+        let (opening, time) = (config.clone(), clock.clone());
         let open = move || {
-            let hot = Arc::new(Hot::open(&opening, clock.now_micros() / 1000)?);
-            let committer = Committer::start(hot.clone(), &opening, clock)?;
+            let hot = Arc::new(Hot::open(&opening, time.now_micros() / 1000)?);
+            let committer = Committer::start(hot.clone(), &opening, time)?;
             Ok::<_, EngineError>((hot, committer))
         };
         let (hot, committer) = tokio::task::spawn_blocking(open).await.expect("opening the volume does not panic")?;
-        Ok(Self { inner: Arc::new(Inner { config, hot, committer, closing: AtomicBool::new(false) }) })
+        let flusher = Flusher::start(hot.clone(), committer.clone(), cold.clone(), &config, clock).await?;
+        Ok(Self { inner: Arc::new(Inner { config, hot, cold, committer, flusher, closing: AtomicBool::new(false) }) })
+    }
+
+    /// The flush jobs, for tests that let them die.
+    #[cfg(test)]
+    pub(crate) fn flusher(&self) -> &Arc<Flusher> {
+        &self.inner.flusher
     }
 
     /// Stops taking writes, ends running jobs at a safe point, flushes and closes RocksDB.
@@ -160,6 +183,7 @@ impl Engine {
         if self.inner.closing.swap(true, Ordering::SeqCst) {
             return;
         }
+        self.inner.flusher.close().await;
         self.inner.committer.close().await;
         let hot = self.inner.hot.clone();
         let closed = tokio::task::spawn_blocking(move || hot.close()).await.expect("closing the volume does not panic");
@@ -177,7 +201,15 @@ impl Engine {
         if let Err(error) = self.inner.hot.disk().check() {
             return Readiness::NotReady { reason: "DiskFull", message: error.to_string() };
         }
-        Readiness::Ready
+        self.inner.flusher.not_ready().unwrap_or(Readiness::Ready)
+    }
+
+    /// Rows and tables wait until a new volume has proven its prefix; else an empty database would look like a ready one.
+    fn check_owned(&self) -> Result<(), EngineError> {
+        match self.inner.flusher.not_ready() {
+            Some(Readiness::NotReady { message, .. }) => Err(EngineError::Unavailable(message)),
+            _ => Ok(()),
+        }
     }
 
     /// The catalog as of the last catalog change that was acknowledged.
@@ -188,12 +220,18 @@ impl Engine {
     /// Commits one change of the catalog: durable when it returns. Validates it against the newest catalog.
     pub async fn change_catalog(&self, change: CatalogChange) -> Result<(), EngineError> {
         self.inner.hot.disk().check()?;
+        // Users may be made before: the first start sets root's password whether or not the object store is there.
+        if !matches!(change, CatalogChange::PutUser(_)) {
+            self.check_owned()?;
+        }
         self.inner.committer.catalog_change(change).await
     }
 
     /// A consistent view of everything that was acknowledged before the call.
     pub fn snapshot(&self) -> ReadSnapshot {
-        ReadSnapshot { hot: self.inner.hot.snapshot() }
+        // In this order: what is pinned after the RocksDB snapshot has the cold versions that the snapshot names.
+        let hot = self.inner.hot.snapshot();
+        ReadSnapshot { hot, cold: self.inner.cold.pin() }
     }
 
     /// The encoded primary key of a row of the table.
@@ -208,6 +246,7 @@ impl Engine {
 
     /// Commits all writes or none. [`EngineError::Stale`] where anything that was read has changed: look up again and retry.
     pub async fn commit(&self, writes: Vec<RowWrite>) -> Result<Committed, EngineError> {
+        self.check_owned()?;
         self.inner.hot.disk().check()?;
         let row_bytes = self.inner.config.limits.row_bytes;
         let rows = writes.into_iter().map(|write| RowRecord::new(write, row_bytes)).collect::<Result<_, _>>()?;
@@ -226,22 +265,22 @@ impl Engine {
         table: &TableName,
         reason: FlushReason,
     ) -> Result<(FlushJob, bool), EngineError> {
-        unimplemented!("{id} {table} {reason:?}")
+        self.inner.flusher.start_flush(id, table, reason)
     }
 
     /// The flush job of that id.
     pub fn flush_job(&self, id: &str) -> Option<FlushJob> {
-        unimplemented!("{id}")
+        self.inner.flusher.flush_job(id)
     }
 
     /// All flush jobs that are remembered, newest first.
     pub fn flush_jobs(&self) -> Vec<FlushJob> {
-        unimplemented!()
+        self.inner.flusher.flush_jobs()
     }
 
     /// Tells the engine that an outside scheduler is alive, which keeps its own safety net at rest.
     pub fn scheduler_seen(&self) {
-        unimplemented!()
+        self.inner.flusher.scheduler_seen()
     }
 
     /// Tables that have unflushed rows.
@@ -266,11 +305,16 @@ impl ReadSnapshot {
     ) -> Result<Vec<LookUp>, EngineError> {
         let cold_version = self.hot.tier(table.id)?.cold_version;
         let hot = self.hot_rows(table, user, keys).await?;
-        let mut found: Vec<_> = hot.iter().map(|hot| hot.clone().and_then(FoundRow::of_hot)).collect();
+        // A key with a hot version, be it a tombstone, lives nowhere else; one without is masked nowhere.
         let elsewhere: Vec<_> = hot.iter().enumerate().filter(|(_, hot)| hot.is_none()).map(|(at, _)| at).collect();
+        let mut found: Vec<_> = hot.into_iter().map(|hot| hot.and_then(FoundRow::of_hot)).collect();
         if cold_version >= 0 && !elsewhere.is_empty() {
-            let _ = &mut found;
-            unimplemented!("cold look-up")
+            let keys = elsewhere.iter().map(|at| RowKey { user: user.cloned(), key: keys[*at].clone() });
+            let snapshot = self.cold.at(table, cold_version).await?;
+            let rows = cold::look_up(self.cold.tier(), &snapshot, table, &keys.collect::<Vec<_>>()).await?;
+            for (at, row) in elsewhere.into_iter().zip(rows) {
+                found[at] = row;
+            }
         }
         Ok(found.into_iter().map(|found| LookUp::Read { found, cold_version }).collect())
     }
@@ -292,7 +336,7 @@ impl ReadSnapshot {
 
     /// DataFusion's view of the table in this snapshot, with [`Table::sql_schema`]; of a per-user table only that user's rows.
     pub fn provider(&self, table: &Arc<Table>, user: Option<&UserId>) -> Arc<dyn TableProvider> {
-        unimplemented!("{table:?} {user:?}")
+        scan::provider(self.hot.clone(), self.cold.clone(), table.clone(), user.cloned())
     }
 }
 

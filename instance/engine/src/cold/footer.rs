@@ -15,10 +15,10 @@ use object_store::path::Path;
 use parking_lot::Mutex;
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::arrow::async_reader::ParquetObjectReader;
 use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::ParquetMetaData;
 
+use super::reader::RangeReader;
 use super::snapshot::ColdFile;
 use super::store::ColdStore;
 use crate::EngineError;
@@ -94,7 +94,7 @@ impl FileCache {
         }
         let failed =
             |error: parquet::errors::ParquetError| self.failed(format!("read a bloom filter of {path}"), error.into());
-        let reader = ParquetObjectReader::new(self.store.objects().clone(), path.clone());
+        let reader = RangeReader::new(self.store.objects().clone(), path.clone(), footer.clone());
         let metadata = ArrowReaderMetadata::try_new(footer.clone(), ArrowReaderOptions::new()).map_err(failed)?;
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata);
         let filter = builder.get_row_group_column_bloom_filter(row_group, column).await.map_err(failed)?;

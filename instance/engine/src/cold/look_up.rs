@@ -17,13 +17,13 @@ use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{
     ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter, RowSelection, RowSelector,
 };
-use parquet::arrow::async_reader::ParquetObjectReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
 use parquet::basic::Type as PhysicalType;
 use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
+use super::reader::RangeReader;
 use super::snapshot::{ColdFile, ColdSnapshot};
 use super::stats::ColumnStats;
 use super::{ColdTier, schema};
@@ -220,7 +220,7 @@ impl<'a> FileLookUp<'a> {
 
     /// Reads the rows of the keys from one row group and keeps those that are not hidden.
     async fn read(&self, group: usize, keys: &[usize], found: &mut [Option<FoundRow>]) -> Result<(), EngineError> {
-        let reader = ParquetObjectReader::new(self.tier.store().objects().clone(), self.path.clone());
+        let reader = RangeReader::new(self.tier.store().objects().clone(), self.path.clone(), self.footer().clone());
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, self.metadata.clone())
             .with_row_groups(vec![group])
             .with_row_filter(RowFilter::new(vec![Box::new(self.is_wanted())]));

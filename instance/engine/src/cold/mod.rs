@@ -3,15 +3,18 @@
 //! * [`store`], [`identity`]: the object store and who owns its prefix;
 //! * [`schema`], [`stats`], [`file`], [`vector`]: what is written;
 //! * [`log`], [`snapshot`]: the Delta log, and one version of it in memory;
-//! * [`footer`], [`look_up`]: reading single rows by key.
+//! * [`footer`], [`reader`], [`look_up`]: reading single rows by key.
 //!
 //! Nothing here decides when something is flushed, and nothing here writes to the hot tier.
 
+#[cfg(test)]
+pub(crate) mod faults;
 pub mod file;
 pub mod footer;
 pub mod identity;
 pub mod log;
 pub mod look_up;
+pub mod reader;
 pub mod schema;
 pub mod snapshot;
 pub mod stats;

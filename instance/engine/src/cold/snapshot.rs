@@ -24,7 +24,8 @@ pub struct Vector {
 }
 
 impl Vector {
-    pub(super) fn new(descriptor: DeletionVectorDescriptor) -> Self {
+    /// One whose rows are read when they are first needed.
+    pub fn new(descriptor: DeletionVectorDescriptor) -> Self {
         Self { descriptor, rows: OnceCell::new() }
     }
 }

@@ -1,5 +1,344 @@
 //! Flush jobs: the five steps from hot to cold, and their settlement after a crash.
+//!
+//! * [`intent`]: what is stored before each Delta commit;
+//! * [`owner`]: the epoch, without which nothing is committed;
+//! * [`run`], [`settle`]: one flush, and what becomes of it when its end is unknown;
+//! * [`jobs`]: the jobs as callers see them; [`safety`]: when the instance flushes by itself.
+//!
+//! Nothing here retries a job that failed: that is the scheduler's, or the safety net's.
 
 mod intent;
+mod jobs;
+mod owner;
+mod run;
+mod safety;
+mod settle;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kalamdb_api::flush::{FlushJob, FlushReason, FlushState};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 pub use intent::{Epoch, Intent, IntentKind};
+
+use self::jobs::{JobRecord, Jobs};
+use self::owner::Owner;
+use self::run::{Flushed, Lane, Runner};
+use crate::EngineError;
+use crate::cold::ColdTier;
+use crate::commit::Committer;
+use crate::commit::clock::Clock;
+use crate::config::{EngineConfig, FlushConfig};
+use crate::engine::Readiness;
+use crate::hot::Hot;
+use crate::schema::{Table, TableId, TableName};
+
+/// How often the safety net looks.
+const SAFETY_PERIOD: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for running jobs; what is cut off then is settled by the next start.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+/// The histogram of flush jobs that ended well.
+const FLUSH_DURATION: &str = "kalamdb_flush_duration_seconds";
+
+/// Runs flush jobs. One for each engine.
+pub struct Flusher {
+    runner: Runner,
+    jobs: Jobs,
+    config: FlushConfig,
+    /// As many jobs run at once as it has permits.
+    running: Semaphore,
+    lanes: Mutex<HashMap<TableId, Arc<tokio::sync::Mutex<Lane>>>>,
+    scheduler_seen: Mutex<Instant>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What a job came to.
+enum Ended {
+    Flushed(Flushed),
+    NothingToDo,
+}
+
+impl Flusher {
+    /// Starts to claim the object store, settles what earlier lives left, and starts the safety net. On a new volume it waits for the
+    /// first answer of the store, so that a database that can be used is ready at once.
+    pub async fn start(
+        hot: Arc<Hot>,
+        committer: Committer,
+        cold: Arc<ColdTier>,
+        config: &EngineConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, EngineError> {
+        let owner = Arc::new(Owner::new(hot.clone(), cold.clone(), clock.clone())?);
+        let flusher = Arc::new(Self {
+            jobs: Jobs::load(hot.clone())?,
+            runner: Runner {
+                hot,
+                committer,
+                cold,
+                owner: owner.clone(),
+                clock,
+                target_file_bytes: config.flush.target_file_bytes,
+                dies_after: Mutex::default(),
+            },
+            config: config.flush.clone(),
+            running: Semaphore::new(config.flush.max_concurrent.max(1)),
+            lanes: Mutex::default(),
+            scheduler_seen: Mutex::new(Instant::now()),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        });
+        // Before the store is claimed, so that no job of this life is among them.
+        let dead = flusher.jobs.unended();
+        flusher.spawn(flusher.clone().recover(dead));
+        flusher.spawn(flusher.clone().watch());
+        if owner.not_ready().is_some() {
+            owner.first_try().await;
+        }
+        Ok(flusher)
+    }
+
+    /// Begins a job, or answers with the one that has this id already (then `false`).
+    pub fn start_flush(
+        self: &Arc<Self>,
+        id: &str,
+        name: &TableName,
+        reason: FlushReason,
+    ) -> Result<(FlushJob, bool), EngineError> {
+        if let Some(known) = self.jobs.get(id) {
+            return Ok((known, false));
+        }
+        let table = self.table(name)?;
+        if table.kind == crate::schema::TableKind::Stream {
+            return Err(EngineError::Invalid(format!(
+                "table {name} is a STREAM table: its rows expire and are never flushed"
+            )));
+        }
+        let (job, new) = self.jobs.add(id, name, reason, self.runner.now_ms())?;
+        if new {
+            self.spawn(self.clone().run(id.to_owned(), name.clone()));
+        }
+        Ok((job, new))
+    }
+
+    /// The job of that id.
+    pub fn flush_job(&self, id: &str) -> Option<FlushJob> {
+        self.jobs.get(id)
+    }
+
+    /// All jobs that are remembered, newest first.
+    pub fn flush_jobs(&self) -> Vec<FlushJob> {
+        self.jobs.all()
+    }
+
+    /// A scheduler is alive: the safety net rests.
+    pub fn scheduler_seen(&self) {
+        *self.scheduler_seen.lock() = Instant::now();
+    }
+
+    /// Why writes must wait for the object store; none where they need not.
+    pub fn not_ready(&self) -> Option<Readiness> {
+        self.runner.owner.not_ready()
+    }
+
+    /// Ends what runs, at a point that the next start can settle.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(CLOSE_PATIENCE, self.tasks.wait()).await.is_err() {
+            tracing::warn!("a flush was cut off by the shutdown; the next start settles it");
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        // What outlives the patience of `close` is cut off with the runtime; the protocol takes that for a crash.
+        self.tasks.spawn(task);
+    }
+
+    fn table(&self, name: &TableName) -> Result<Arc<Table>, EngineError> {
+        let catalog = self.runner.committer.catalog();
+        let missing = || EngineError::NotFound { what: "table", name: name.to_string() };
+        catalog.tables.get(name).cloned().ok_or_else(missing)
+    }
+
+    fn lane(&self, table: &Table) -> Arc<tokio::sync::Mutex<Lane>> {
+        self.lanes.lock().entry(table.id).or_default().clone()
+    }
+
+    async fn run(self: Arc<Self>, id: String, name: TableName) {
+        let ended = tokio::select! {
+            ended = self.run_in_turn(&id, &name) => ended,
+            () = self.stop.cancelled(), if !self.has_started(&id) => Err(EngineError::Unavailable("the instance was shut down".into())),
+        };
+        if self.runner.dies_after.lock().is_some() {
+            return;
+        }
+        if let Err(error) = &ended {
+            tracing::warn!(job = %id, table = %name, %error, "a flush job failed; its rows stay in the hot tier");
+        }
+        self.end(&id, ended);
+    }
+
+    /// Commits of one table are serial, and the table's turn comes before the job counts as running.
+    async fn run_in_turn(&self, id: &str, name: &TableName) -> Result<Ended, EngineError> {
+        let table = self.table(name)?;
+        let lane = self.lane(&table);
+        let mut lane = lane.lock().await;
+        let _permit = self.running.acquire().await.expect("the semaphore is never closed");
+        if self.stop.is_cancelled() {
+            return Err(EngineError::Unavailable("the instance was shut down before the job began".into()));
+        }
+        let (attempt, began) = (Uuid::new_v4(), Instant::now());
+        self.jobs.change(id, |record| {
+            record.job.state = FlushState::Running;
+            record.job.started_at = Some(self.runner.now_ms());
+            record.attempt = Some(attempt);
+        })?;
+        lane.check(&table)?;
+        if !self.has_unflushed(&table)? {
+            return Ok(Ended::NothingToDo);
+        }
+        let begun = || self.jobs.change(id, |record| record.begun = true);
+        let flushed = self.runner.flush(&table, &mut lane, attempt, begun).await?;
+        metrics::histogram!(FLUSH_DURATION, "table_name" => name.to_string()).record(began.elapsed().as_secs_f64());
+        Ok(Ended::Flushed(flushed))
+    }
+
+    /// Unsettled intents count too: an earlier job may have moved the rows already, and its end must be found out.
+    fn has_unflushed(&self, table: &Table) -> Result<bool, EngineError> {
+        let unflushed = self.runner.committer.unflushed();
+        Ok(unflushed.iter().any(|unflushed| unflushed.table.id == table.id && unflushed.rows > 0))
+    }
+
+    fn has_started(&self, id: &str) -> bool {
+        self.jobs.get(id).is_some_and(|job| job.state != FlushState::Queued)
+    }
+
+    fn end(&self, id: &str, ended: Result<Ended, EngineError>) {
+        let stored = self.jobs.change(id, |record| {
+            let job = &mut record.job;
+            job.finished_at = Some(self.runner.now_ms());
+            match ended {
+                Ok(Ended::Flushed(flushed)) => {
+                    (job.state, job.rows, job.bytes) = (FlushState::Completed, flushed.rows, flushed.bytes);
+                }
+                Ok(Ended::NothingToDo) => {
+                    (job.state, job.message) = (FlushState::Skipped, Some("there was nothing to flush".into()));
+                }
+                Err(error) => (job.state, job.message) = (FlushState::Failed, Some(error.to_string())),
+            }
+        });
+        if let Err(error) = stored {
+            tracing::error!(job = %id, %error, "the end of a flush job was not stored");
+        }
+    }
+
+    /// Claims the store, then settles what processes before this one left: their intents, and the jobs that they did not end.
+    async fn recover(self: Arc<Self>, dead: Vec<JobRecord>) {
+        self.runner.owner.claim(&self.stop).await;
+        if self.runner.owner.epoch().is_err() {
+            return;
+        }
+        for record in &dead {
+            self.recover_job(record).await;
+        }
+        for table in self.runner.committer.catalog().tables.values() {
+            if let Err(error) = self.recover_table(table).await {
+                tracing::warn!(table = %table.name, %error, "what an earlier flush left is not settled yet; the next flush will try");
+            }
+        }
+    }
+
+    async fn recover_table(&self, table: &Arc<Table>) -> Result<Vec<Intent>, EngineError> {
+        let lane = self.lane(table);
+        let mut lane = lane.lock().await;
+        if self.runner.hot.snapshot().intents(table.id)?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let settled = self.runner.take_over(table, &mut lane).await?;
+        if settled.iter().any(|intent| intent.kind == IntentKind::Flush) {
+            self.runner.delete_flushed(table).await?;
+        }
+        Ok(settled)
+    }
+
+    async fn recover_job(&self, record: &JobRecord) {
+        let ended = self.end_of_dead(record).await;
+        self.end(&record.job.id, ended);
+    }
+
+    /// A job whose process died is never continued: what is in the log says whether its rows were moved.
+    async fn end_of_dead(&self, record: &JobRecord) -> Result<Ended, EngineError> {
+        let died = || {
+            EngineError::Unavailable(
+                "the instance stopped before the job ended; its rows are still in the hot tier".into(),
+            )
+        };
+        let (Some(attempt), Ok(name)) = (record.attempt, record.job.table.parse::<TableName>()) else {
+            return Err(died());
+        };
+        let table = self.table(&name)?;
+        let stored = self.runner.hot.snapshot().intents(table.id)?;
+        let moved = match stored.iter().any(|intent| intent.job == attempt) {
+            true => self.recover_table(&table).await?.iter().any(|intent| intent.job == attempt),
+            false => record.begun,
+        };
+        if moved { Ok(Ended::Flushed(Flushed { rows: record.job.rows, bytes: record.job.bytes })) } else { Err(died()) }
+    }
+
+    /// The safety net: with no scheduler heard from, the instance keeps its own limits.
+    async fn watch(self: Arc<Self>) {
+        let mut rests: HashMap<TableId, (u32, Instant)> = HashMap::new();
+        let mut started: HashMap<TableId, String> = HashMap::new();
+        while !self.stop.is_cancelled() {
+            tokio::select! {
+                () = tokio::time::sleep(SAFETY_PERIOD) => {}
+                () = self.stop.cancelled() => return,
+            }
+            self.learn(&mut started, &mut rests);
+            if self.scheduler_seen.lock().elapsed() >= self.config.scheduler_timeout {
+                self.flush_due(&mut started, &rests);
+            }
+        }
+    }
+
+    /// Lets tables rest whose last job failed.
+    fn learn(&self, started: &mut HashMap<TableId, String>, rests: &mut HashMap<TableId, (u32, Instant)>) {
+        started.retain(|table, id| {
+            let Some(job) = self.jobs.get(id) else { return false };
+            if job.state == FlushState::Failed {
+                let failures = rests.get(table).map_or(0, |(failures, _)| *failures) + 1;
+                rests.insert(*table, (failures, Instant::now() + safety::pause_after(failures)));
+            } else if job.state.is_final() {
+                rests.remove(table);
+            }
+            !job.state.is_final()
+        });
+    }
+
+    fn flush_due(self: &Arc<Self>, started: &mut HashMap<TableId, String>, rests: &HashMap<TableId, (u32, Instant)>) {
+        let now = self.runner.clock.now_micros();
+        for unflushed in self.runner.committer.unflushed() {
+            let table = &unflushed.table;
+            let rests = rests.get(&table.id).is_some_and(|(_, until)| *until > Instant::now());
+            if rests || !safety::is_due(&unflushed, &self.config, now) || self.jobs.is_active(&table.name) {
+                continue;
+            }
+            let id = Uuid::new_v4().to_string();
+            match self.start_flush(&id, &table.name, FlushReason::Safety) {
+                Ok(_) => drop(started.insert(table.id, id)),
+                Err(error) => tracing::warn!(table = %table.name, %error, "a due flush was not started"),
+            }
+        }
+    }
+}

@@ -14,7 +14,7 @@ use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use parquet::arrow::arrow_reader::RowSelection;
 use roaring::RoaringTreemap;
@@ -79,7 +79,10 @@ pub fn prune(
     let schema = DFSchema::try_from(columns.schema().as_ref().clone())?;
     let filter = state.create_physical_expr(filter, &schema)?;
     // A filter of which no pruning predicate can be made prunes nothing.
-    let Ok(predicate) = PruningPredicate::try_new(filter, columns.schema().clone()) else { return Ok(files) };
+    let Ok(predicate) = PruningPredicateBuilder::new().with_file_schema(columns.schema().clone()).try_build(filter)
+    else {
+        return Ok(files);
+    };
     let statistics = files.iter().map(|file| Arc::new(statistics(file, columns))).collect();
     let keep = predicate.prune(&PrunableStatistics::new(statistics, columns.schema().clone()))?;
     Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())

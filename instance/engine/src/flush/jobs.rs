@@ -1,0 +1,137 @@
+//! The flush jobs that are remembered: in memory, and as records of the family `system_flush_jobs`, which is the truth.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kalamdb_api::flush::{FlushJob, FlushReason, FlushState};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::hot::Hot;
+use crate::schema::TableName;
+use crate::{EngineError, codec};
+
+const JOB_FORMAT: u8 = 1;
+/// Ended jobs that are kept; older ones are forgotten, and their ids with them.
+const ENDED_JOBS_KEPT: usize = 1000;
+const LONGEST_ID: usize = 64;
+
+/// A job as it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// What callers see.
+    pub job: FlushJob,
+    /// The id in the intent, once there is one: tells after a crash which Delta commit was this job's.
+    pub attempt: Option<Uuid>,
+    /// Whether the intent was stored. From then on its absence means that it was settled.
+    pub begun: bool,
+}
+
+/// The jobs.
+pub struct Jobs {
+    hot: Arc<Hot>,
+    known: Mutex<HashMap<String, JobRecord>>,
+}
+
+impl Jobs {
+    /// Reads the jobs of earlier lives.
+    pub fn load(hot: Arc<Hot>) -> Result<Self, EngineError> {
+        let decode = |(id, bytes): (String, Vec<u8>)| {
+            let record: JobRecord = codec::decode(JOB_FORMAT, &bytes, &format!("flush job {id}"))?;
+            Ok((id, record))
+        };
+        let known = hot.flush_jobs()?.into_iter().map(decode).collect::<Result<_, EngineError>>()?;
+        Ok(Self { hot, known: Mutex::new(known) })
+    }
+
+    /// Adds a queued job, or answers with the one of that id (then `false`).
+    pub fn add(
+        &self,
+        id: &str,
+        table: &TableName,
+        reason: FlushReason,
+        now_ms: i64,
+    ) -> Result<(FlushJob, bool), EngineError> {
+        check_id(id)?;
+        let mut known = self.known.lock();
+        if let Some(record) = known.get(id) {
+            return Ok((record.job.clone(), false));
+        }
+        let job = FlushJob {
+            id: id.into(),
+            table: table.to_string(),
+            reason,
+            state: FlushState::Queued,
+            rows: 0,
+            bytes: 0,
+            message: None,
+            created_at: now_ms,
+            started_at: None,
+            finished_at: None,
+        };
+        let record = JobRecord { job: job.clone(), attempt: None, begun: false };
+        self.store(&record)?;
+        known.insert(id.into(), record);
+        self.forget_old(&mut known)?;
+        Ok((job, true))
+    }
+
+    /// Changes a job and stores it.
+    pub fn change(&self, id: &str, change: impl FnOnce(&mut JobRecord)) -> Result<(), EngineError> {
+        let mut known = self.known.lock();
+        let Some(record) = known.get_mut(id) else { return Ok(()) };
+        change(record);
+        self.store(record)
+    }
+
+    /// The job of that id.
+    pub fn get(&self, id: &str) -> Option<FlushJob> {
+        self.known.lock().get(id).map(|record| record.job.clone())
+    }
+
+    /// All jobs, newest first.
+    pub fn all(&self) -> Vec<FlushJob> {
+        let mut jobs: Vec<_> = self.known.lock().values().map(|record| record.job.clone()).collect();
+        jobs.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| b.id.cmp(&a.id)));
+        jobs
+    }
+
+    /// Jobs that had not ended when the process before this one did.
+    pub fn unended(&self) -> Vec<JobRecord> {
+        self.known.lock().values().filter(|record| !record.job.state.is_final()).cloned().collect()
+    }
+
+    /// Whether a job of the table waits or runs.
+    pub fn is_active(&self, table: &TableName) -> bool {
+        let table = table.to_string();
+        self.known.lock().values().any(|record| record.job.table == table && !record.job.state.is_final())
+    }
+
+    fn store(&self, record: &JobRecord) -> Result<(), EngineError> {
+        self.hot.put_flush_job(&record.job.id, &codec::encode(JOB_FORMAT, record))
+    }
+
+    fn forget_old(&self, known: &mut HashMap<String, JobRecord>) -> Result<(), EngineError> {
+        let mut ended: Vec<_> = known
+            .values()
+            .filter(|record| record.job.state.is_final())
+            .map(|record| (record.job.finished_at, record.job.id.clone()))
+            .collect();
+        ended.sort();
+        let too_many = ended.len().saturating_sub(ENDED_JOBS_KEPT);
+        for (_, id) in ended.into_iter().take(too_many) {
+            self.hot.delete_flush_job(&id)?;
+            known.remove(&id);
+        }
+        Ok(())
+    }
+}
+
+fn check_id(id: &str) -> Result<(), EngineError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if !id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(EngineError::Invalid(format!("'{id}' is no id of a flush job: 1 to {LONGEST_ID} letters, digits and hyphens")))
+}

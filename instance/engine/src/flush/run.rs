@@ -1,0 +1,265 @@
+//! One flush of one table, in five steps that each survive a crash.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use deltalake_core::kernel::Action;
+use roaring::RoaringTreemap;
+use uuid::Uuid;
+
+use super::Intent;
+use super::owner::Owner;
+use crate::EngineError;
+use crate::cold::file::{FilePlan, Layout, WrittenFile, write_files};
+use crate::cold::log::{self, DeltaLog};
+use crate::cold::schema::{self, CHECKPOINT_INTERVAL};
+use crate::cold::snapshot::{ColdFile, Vector};
+use crate::cold::{ColdSnapshot, ColdTier, vector};
+use crate::commit::clock::Clock;
+use crate::commit::{Begun, Committer};
+use crate::hot::{Hot, HotSnapshot, Mask};
+use crate::schema::{Table, USER_ID};
+
+/// Rows that go from the hot tier to the encoder at once.
+const BATCH_ROWS: usize = 8192;
+/// Hot rows that one commit of step 5 deletes: few enough that no writer waits long behind it.
+const DELETE_ROWS: usize = 2048;
+
+/// What one process knows of a table's Delta commits, which are serial: whoever makes one holds this.
+#[derive(Debug, Default)]
+pub struct Lane {
+    /// Whether this epoch has taken a version, so that no earlier one can commit any more.
+    pub fenced: bool,
+    /// Why nothing is committed any more.
+    stopped: Option<String>,
+}
+
+impl Lane {
+    /// Stops the table for the rest of this process's life: nothing may be overwritten.
+    pub fn stop(&mut self, table: &Table, reason: String) -> EngineError {
+        self.stopped = Some(reason.clone());
+        EngineError::TableStopped { table: table.name.clone(), reason }
+    }
+
+    /// Fails where the table is stopped.
+    pub fn check(&self, table: &Table) -> Result<(), EngineError> {
+        match &self.stopped {
+            Some(reason) => Err(EngineError::TableStopped { table: table.name.clone(), reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The points between the steps, where tests let a process die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// W is fixed and the intent stored.
+    Begun,
+    /// The files are in the object store.
+    Written,
+    /// The Delta commit has landed; nothing was read back.
+    Committed,
+    /// The new version is the table's.
+    Ended,
+}
+
+/// What a flush moved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flushed {
+    /// Rows written.
+    pub rows: u64,
+    /// Bytes of Parquet.
+    pub bytes: u64,
+}
+
+/// All that a flush needs.
+pub struct Runner {
+    pub(super) hot: Arc<Hot>,
+    pub(super) committer: Committer,
+    pub(super) cold: Arc<ColdTier>,
+    pub(super) owner: Arc<Owner>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) target_file_bytes: u64,
+    /// Where a test lets the job die; never set outside of tests.
+    pub(super) dies_after: parking_lot::Mutex<Option<Step>>,
+}
+
+impl Runner {
+    pub(super) fn now_ms(&self) -> i64 {
+        self.clock.now_micros() / 1000
+    }
+
+    /// Flushes everything above `flushed_through`. `begun` is told once the intent is stored.
+    pub async fn flush(
+        &self,
+        table: &Arc<Table>,
+        lane: &mut Lane,
+        attempt: Uuid,
+        begun: impl FnOnce() -> Result<(), EngineError>,
+    ) -> Result<Flushed, EngineError> {
+        lane.check(table)?;
+        self.take_over(table, lane).await?;
+        let Begun { intent, snapshot } = self.committer.begin_flush(table, self.owner.epoch()?, attempt).await?;
+        begun()?;
+        self.may_die(Step::Begun)?;
+        let before = self.cold.at(table, intent.version - 1).await?;
+        let files = self.write_rows(table, &intent, snapshot.clone()).await?;
+        let mut actions = log::schema_actions(table, &before);
+        actions.extend(self.hide_masked_rows(table, &before, &snapshot).await?);
+        actions.extend(files.iter().map(|file| Action::Add(self.cold_file(file).to_add())));
+        self.may_die(Step::Written)?;
+        self.commit(table, lane, &intent, &actions).await?;
+        self.may_die(Step::Ended)?;
+        self.delete_flushed(table).await?;
+        self.checkpoint(table, intent.version).await;
+        Ok(Flushed {
+            rows: files.iter().map(|file| file.stats.rows).sum(),
+            bytes: files.iter().map(|file| file.size).sum(),
+        })
+    }
+
+    /// Step 2: the rows of the snapshot, which is exactly that of W, in key order.
+    async fn write_rows(
+        &self,
+        table: &Arc<Table>,
+        intent: &Intent,
+        snapshot: HotSnapshot,
+    ) -> Result<Vec<WrittenFile>, EngineError> {
+        let schema = schema::file_schema(table);
+        let plan = FilePlan {
+            schema: schema.clone(),
+            looked_up: schema::looked_up_columns(table),
+            name_prefix: format!("part-{:010}-{}", intent.epoch.0, intent.job),
+            target_bytes: self.target_file_bytes,
+            layout: Layout::default(),
+        };
+        let columns = schema::file_columns(table);
+        let mut scan = snapshot.scan(table, None, None, table.kind.is_per_user());
+        let batches = std::iter::from_fn(move || scan.next_batch(BATCH_ROWS).transpose()).map(move |batch| {
+            let batch = batch?;
+            let arrays = columns.iter().map(|column| {
+                batch.column_by_name(&column.name).cloned().ok_or_else(|| EngineError::Corrupt {
+                    what: "batch of hot rows".into(),
+                    reason: format!("it has no column {}", if column.name == USER_ID { USER_ID } else { &column.name }),
+                })
+            });
+            let arrays = arrays.collect::<Result<Vec<_>, _>>()?;
+            RecordBatch::try_new(schema.clone(), arrays)
+                .map_err(|error| EngineError::Cold { action: "shape hot rows for a file".into(), source: error.into() })
+        });
+        write_files(self.cold.store(), &self.cold.log(table.uuid), plan, batches).await
+    }
+
+    /// The masks of versions up to W as deletion vectors: each file's old entry goes, its new one comes.
+    async fn hide_masked_rows(
+        &self,
+        table: &Arc<Table>,
+        before: &ColdSnapshot,
+        snapshot: &HotSnapshot,
+    ) -> Result<Vec<Action>, EngineError> {
+        let masks = by_file(snapshot.masks(table)?);
+        let mut changed = Vec::with_capacity(masks.len());
+        for (path, mut rows) in masks {
+            let file = before.file(&path).ok_or_else(|| EngineError::Corrupt {
+                what: format!("mask of table {}", table.name),
+                reason: format!("version {} has no file {path}", before.version),
+            })?;
+            if let Some(hidden) = self.cold.hidden_rows(table.uuid, file).await? {
+                rows |= hidden;
+            }
+            changed.push((file.clone(), rows));
+        }
+        let kept: Vec<RoaringTreemap> =
+            changed.iter().filter(|(file, rows)| is_kept(file, rows)).map(|(_, rows)| rows.clone()).collect();
+        let mut descriptors = Vec::new();
+        if !kept.is_empty() {
+            let encoded = vector::encode(&kept)?;
+            let path = self.cold.log(table.uuid).path_of(&encoded.name);
+            self.cold.store().put(&path, encoded.bytes).await?;
+            descriptors = encoded.descriptors;
+        }
+        let mut descriptors = descriptors.into_iter();
+        let mut actions = Vec::new();
+        for (file, rows) in changed {
+            actions.push(Action::Remove(file.to_remove(self.now_ms())));
+            if is_kept(&file, &rows) {
+                let vector = descriptors.next().map(|descriptor| Arc::new(Vector::new(descriptor)));
+                actions.push(Action::Add(ColdFile { vector, ..ColdFile::clone(&file) }.to_add()));
+            }
+        }
+        Ok(actions)
+    }
+
+    /// Steps 3 and 4.
+    async fn commit(
+        &self,
+        table: &Arc<Table>,
+        lane: &mut Lane,
+        intent: &Intent,
+        actions: &[Action],
+    ) -> Result<(), EngineError> {
+        let commit = DeltaLog::encode(intent, actions, self.now_ms());
+        if *self.dies_after.lock() == Some(Step::Committed) {
+            self.cold.log(table.uuid).put(intent, commit).await?;
+            return self.may_die(Step::Committed);
+        }
+        let settled = self.put_and_settle(table, lane, intent, commit).await?;
+        if settled == *intent {
+            Ok(())
+        } else {
+            Err(EngineError::Unavailable(format!("{settled} came first; flush again")))
+        }
+    }
+
+    /// Step 5: hot rows that no read sees any more.
+    pub(super) async fn delete_flushed(&self, table: &Table) -> Result<(), EngineError> {
+        let mut after = None;
+        loop {
+            after = self.committer.delete_flushed(table, after, DELETE_ROWS).await?;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A checkpoint only saves later loads some reads: where it fails, the flush has still succeeded.
+    async fn checkpoint(&self, table: &Table, version: i64) {
+        if version > 0
+            && version % CHECKPOINT_INTERVAL == 0
+            && let Err(error) = self.cold.log(table.uuid).checkpoint(version).await
+        {
+            tracing::warn!(table = %table.name, version, %error, "a checkpoint was not written; the next one will be");
+        }
+    }
+
+    fn cold_file(&self, file: &WrittenFile) -> ColdFile {
+        ColdFile {
+            path: file.name.as_str().into(),
+            size: file.size,
+            modified: self.now_ms(),
+            stats: Arc::new(file.stats.clone()),
+            vector: None,
+        }
+    }
+
+    fn may_die(&self, step: Step) -> Result<(), EngineError> {
+        if *self.dies_after.lock() != Some(step) {
+            return Ok(());
+        }
+        Err(EngineError::Unavailable(format!("the test ends the process after step {step:?}")))
+    }
+}
+
+/// A file of which every row is hidden leaves the table.
+fn is_kept(file: &ColdFile, hidden: &RoaringTreemap) -> bool {
+    hidden.len() < file.stats.rows
+}
+
+fn by_file(masks: Vec<Mask>) -> BTreeMap<Arc<str>, RoaringTreemap> {
+    let mut files: BTreeMap<Arc<str>, RoaringTreemap> = BTreeMap::new();
+    for mask in masks {
+        files.entry(mask.file).or_default().insert(mask.row);
+    }
+    files
+}

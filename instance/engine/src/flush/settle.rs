@@ -1,0 +1,140 @@
+//! What takes a table's next Delta version decides what becomes of the jobs that wanted it: in operation and after a crash alike.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::run::{Lane, Runner};
+use super::{Intent, IntentKind};
+use crate::EngineError;
+use crate::cold::log::{self, Commit, DeltaLog};
+use crate::cold::look_up::look_up_in;
+use crate::cold::{ColdSnapshot, schema};
+use crate::engine::Place;
+use crate::hot::RowKey;
+use crate::schema::Table;
+use uuid::Uuid;
+
+/// What `settle` found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// Nothing has taken the version yet: every intent stands, and may still land.
+    Free,
+    /// This one has; the others can never land now.
+    Ended(Intent),
+}
+
+/// Whether the commit is what the intent was stored for.
+pub fn matches(intent: &Intent, commit: &Commit, version: i64) -> bool {
+    intent.version == version && commit.intent.as_ref() == Some(intent)
+}
+
+impl Runner {
+    /// Step 4, in operation and after a crash alike: what took the next version ends a job of ours, or stops the table.
+    pub async fn settle(&self, table: &Arc<Table>, lane: &mut Lane) -> Result<Settled, EngineError> {
+        let hot = self.hot.snapshot();
+        let (tier, intents) = (hot.tier(table.id)?, hot.intents(table.id)?);
+        let version = tier.cold_version + 1;
+        let Some(commit) = self.cold.log(table.uuid).read(version).await? else { return Ok(Settled::Free) };
+        let Some(intent) = intents.into_iter().find(|intent| matches(intent, &commit, version)) else {
+            return Err(lane.stop(table, unknown_commit(self.cold.store().name(), table, version, &commit)));
+        };
+        let before = self.cold.at(table, tier.cold_version).await?;
+        let after = Arc::new(before.after(&commit.actions, &schema::file_schema(table))?);
+        // In memory before any reader can learn of it.
+        self.cold.install(table.uuid, after.clone());
+        match intent.kind {
+            IntentKind::Flush => self.end_flush(table, &intent, &before, &after).await?,
+            IntentKind::Fence => self.committer.end_fence(table.id, &intent).await?,
+            IntentKind::Compaction => {
+                let reason =
+                    format!("version {version} is a compaction, which this build does not make; use the one that did");
+                return Err(lane.stop(table, reason));
+            }
+        }
+        if intent.kind == IntentKind::Fence && self.owner.epoch().is_ok_and(|epoch| epoch == intent.epoch) {
+            lane.fenced = true;
+        }
+        Ok(Settled::Ended(intent))
+    }
+
+    /// Looks up where the keys lie that were written since W, and ends the flush. Each turn of the loop is for the few keys that
+    /// were written during the one before.
+    async fn end_flush(
+        &self,
+        table: &Arc<Table>,
+        intent: &Intent,
+        before: &ColdSnapshot,
+        after: &ColdSnapshot,
+    ) -> Result<(), EngineError> {
+        let files = after.new_files(before);
+        let mut places: HashMap<RowKey, Option<Place>> = HashMap::new();
+        while let Err(missing) = self.committer.end_flush(table.id, intent, places.clone()).await? {
+            let found = look_up_in(&self.cold, &files, table, &missing).await?;
+            places.extend(missing.into_iter().zip(found.into_iter().map(|found| found.and_then(|row| row.place))));
+        }
+        Ok(())
+    }
+
+    /// Brings the table into this epoch's hands with nothing unsettled: before its first Delta commit, and after a job whose end is
+    /// unknown. What an earlier job left in the log ends that job on the way. Answers with the intents that were settled.
+    pub async fn take_over(&self, table: &Arc<Table>, lane: &mut Lane) -> Result<Vec<Intent>, EngineError> {
+        let mut settled = Vec::new();
+        if !self.hot.snapshot().intents(table.id)?.is_empty()
+            && let Settled::Ended(intent) = self.settle(table, lane).await?
+        {
+            settled.push(intent);
+        }
+        while !lane.fenced || !self.hot.snapshot().intents(table.id)?.is_empty() {
+            settled.push(self.fence(table, lane).await?);
+        }
+        Ok(settled)
+    }
+
+    /// Takes the next version with a commit that changes nothing. A table's version 0 is one, and brings its schema.
+    async fn fence(&self, table: &Arc<Table>, lane: &mut Lane) -> Result<Intent, EngineError> {
+        let epoch = self.owner.epoch()?;
+        let hot = self.hot.snapshot();
+        let before = self.cold.at(table, hot.tier(table.id)?.cold_version).await?;
+        let stored = hot.intents(table.id)?;
+        let own = stored.into_iter().find(|intent| intent.kind == IntentKind::Fence && intent.epoch == epoch);
+        let intent = match own {
+            Some(intent) => intent,
+            None => self.committer.store_fence(table.id, epoch, Uuid::new_v4()).await?,
+        };
+        let actions = if before.version < 0 { log::schema_actions(table, &before) } else { Vec::new() };
+        self.put_and_settle(table, lane, &intent, DeltaLog::encode(&intent, &actions, self.now_ms())).await
+    }
+
+    /// Puts a commit at its version and settles whatever is there then. Where the put failed and nothing took the version, the put's
+    /// error is the answer, and every intent stands.
+    pub async fn put_and_settle(
+        &self,
+        table: &Arc<Table>,
+        lane: &mut Lane,
+        intent: &Intent,
+        commit: bytes::Bytes,
+    ) -> Result<Intent, EngineError> {
+        let put = self.cold.log(table.uuid).put(intent, commit).await;
+        match (self.settle(table, lane).await, put) {
+            (Ok(Settled::Ended(intent)), _) => Ok(intent),
+            (Ok(Settled::Free) | Err(EngineError::Unavailable(_)), Err(lost)) => Err(lost),
+            (Ok(Settled::Free), Ok(_)) => Err(EngineError::Corrupt {
+                what: format!("Delta log of table {}", table.name),
+                reason: format!("version {} was put and is not there", intent.version),
+            }),
+            (Err(error), _) => Err(error),
+        }
+    }
+}
+
+fn unknown_commit(store: &str, table: &Table, version: i64, commit: &Commit) -> String {
+    let writer = match &commit.intent {
+        Some(intent) => format!("{intent}, which this volume did not begin"),
+        None => "a writer that is not KalamDB".into(),
+    };
+    format!(
+        "version {version} of its Delta log ({} in {store}) is of {writer}: another instance owns the prefix, or this volume is \
+         older than the log. Stop the other instance, or attach the volume that goes with the log; nothing was overwritten",
+        log::table_folder(table.uuid)
+    )
+}
