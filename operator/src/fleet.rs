@@ -53,6 +53,8 @@ struct Member {
     target: Option<Target>,
     /// Whether it should answer: an instance that is starting may not.
     ready: bool,
+    /// Whether it did not answer the last time: only the first silence is worth a warning.
+    silent: bool,
     flush: FlushStatus,
     reported: FlushStatus,
     nudged: Option<Instant>,
@@ -71,6 +73,7 @@ impl Fleet {
             database: database.clone(),
             target: None,
             ready,
+            silent: false,
             flush: FlushStatus::default(),
             reported: FlushStatus::default(),
             nudged: None,
@@ -145,6 +148,7 @@ impl Observer for Fleet {
         let Some(member) = members.get_mut(target) else { return };
         match result {
             Ok(sample) => {
+                member.silent = false;
                 member.flush.pending_bytes = Some(Quantity::approximate_bytes(sample.bytes()));
                 member.flush.pending_rows = Some(approximate(sample.rows()));
                 member.flush.last_time = sample.last_flush.and_then(time).or(member.flush.last_time.take());
@@ -152,7 +156,9 @@ impl Observer for Fleet {
             }
             Err(error) if member.ready => {
                 counter!(SCRAPE_FAILURES).increment(1);
-                tracing::warn!(database = %member.database, %error, "an instance was not scraped; trying again");
+                if !std::mem::replace(&mut member.silent, true) {
+                    tracing::warn!(database = %member.database, %error, "an instance was not scraped; trying on");
+                }
             }
             Err(error) => {
                 tracing::debug!(database = %member.database, %error, "an instance that is not ready was not scraped")

@@ -7,9 +7,21 @@ mod health;
 mod schedule;
 mod telemetry;
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     let arguments = commands::Arguments::parse();
     // Two crates bring a provider each; naming one here keeps the choice from being made at the first connection.
     rustls::crypto::ring::default_provider()

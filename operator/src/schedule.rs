@@ -1,8 +1,9 @@
 //! `schedule`: the flush scheduler over a static list of instances, without Kubernetes.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -55,7 +56,7 @@ pub async fn run(arguments: ScheduleArguments, shutdown: CancellationToken) -> a
     let scheduling = scheduler::run(
         arguments.fleet.settings(),
         Arc::new(StaticTargets(targets)),
-        Arc::new(Log { health: health.clone() }),
+        Arc::new(Log { health: health.clone(), silent: Mutex::default() }),
         Arc::new(rand::random),
         shutdown.clone(),
     );
@@ -101,6 +102,8 @@ fn targets(arguments: &ScheduleArguments) -> anyhow::Result<Vec<Target>> {
 /// Tells in the log what happens.
 struct Log {
     health: Arc<Health>,
+    /// Instances that did not answer the last time: only the first silence is worth a warning.
+    silent: Mutex<HashSet<TargetId>>,
 }
 
 impl Observer for Log {
@@ -109,11 +112,19 @@ impl Observer for Log {
     }
 
     fn scraped(&self, target: &TargetId, result: Result<&Sample, &ScrapeError>) {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
-            Ok(sample) => tracing::debug!(%target, rows = sample.rows(), bytes = sample.bytes(), "scraped"),
+            Ok(sample) => {
+                if silent.remove(target) {
+                    tracing::info!(%target, "the instance answers again");
+                }
+                tracing::debug!(%target, rows = sample.rows(), bytes = sample.bytes(), "scraped");
+            }
             Err(error) => {
                 counter!(SCRAPE_FAILURES).increment(1);
-                tracing::warn!(%error, "an instance was not scraped; trying again");
+                if silent.insert(target.clone()) {
+                    tracing::warn!(%error, "an instance was not scraped; trying on");
+                }
             }
         }
     }

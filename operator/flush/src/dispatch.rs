@@ -11,6 +11,7 @@ use reqwest::StatusCode;
 use tokio::time::{Instant, sleep};
 
 use crate::backoff::Backoff;
+use crate::scrape::with_causes;
 use crate::{Discovery, Job, JobId};
 
 /// How a job ended.
@@ -173,7 +174,7 @@ impl Dispatcher {
             .discovery
             .target(&job.target)
             .ok_or_else(|| Failure::Passing("the instance is not running".to_owned()))?;
-        let passing = |error: reqwest::Error| Failure::Passing(format!("{:#}", chain(&error)));
+        let passing = |error: reqwest::Error| Failure::Passing(with_causes(&error));
         let answer = request(&self.client, &target.url)
             .bearer_auth(target.token.expose())
             .timeout(self.patience.request_timeout)
@@ -230,15 +231,4 @@ fn ended(job: FlushJob) -> Outcome {
 
 fn cut(text: &str) -> String {
     text.chars().take(MAX_MESSAGE).collect()
-}
-
-/// The error with its causes: a client's own text says only that a request failed.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

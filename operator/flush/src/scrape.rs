@@ -53,7 +53,7 @@ pub struct Disk {
 #[derive(Debug, thiserror::Error)]
 pub enum ScrapeError {
     /// It did not answer in time, or not at all.
-    #[error("failed to scrape {url}: {source}")]
+    #[error("failed to scrape {url}: {}", with_causes(source))]
     Unreachable {
         /// What was asked.
         url: String,
@@ -182,6 +182,17 @@ pub async fn scrape(client: &reqwest::Client, target: &Target, timeout: Duration
         text.extend_from_slice(&chunk);
     }
     Sample::parse(&String::from_utf8_lossy(&text)).map_err(|(line, text)| ScrapeError::Malformed { url, line, text })
+}
+
+/// The error with its causes: a client's own text says only that a request failed.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// One line: `name{label="value",…} value [timestamp]`.
