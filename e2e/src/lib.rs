@@ -5,6 +5,7 @@
 
 pub mod bucket;
 pub mod calendar;
+pub mod database;
 pub mod flights;
 pub mod forward;
 pub mod kubectl;

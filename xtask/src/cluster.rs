@@ -7,7 +7,7 @@ mod addons;
 mod certificates;
 pub mod network;
 mod pieces;
-mod processes;
+pub mod processes;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -236,7 +236,8 @@ fn remove_control_groups() {
     }
 }
 
-fn random_word() -> Result<String> {
+/// Twenty random hexadecimal digits, for keys and passwords.
+pub fn random_word() -> Result<String> {
     use std::io::Read;
     let mut bytes = [0u8; 10];
     std::fs::File::open("/dev/urandom")

@@ -18,6 +18,8 @@ use crate::workspace;
 pub const PAUSE: &str = "localhost/kalamdb-pause:1";
 /// The image of cluster DNS.
 pub const COREDNS: &str = "localhost/kalamdb-coredns:1";
+/// The image of the S3 server.
+pub const S3: &str = "localhost/kalamdb-s3:1";
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// One of the two images that KalamDB publishes.
@@ -102,15 +104,20 @@ pub fn load(cluster: &Cluster, archives: &[Archive]) -> Result<()> {
 
 /// Builds and imports the images that the cluster itself needs.
 pub fn load_own(cluster: &Cluster, tools: &Tools) -> Result<()> {
-    let own = [(GoTool::Pause, PAUSE), (GoTool::Coredns, COREDNS)];
-    let mut archives = Vec::new();
-    for (tool, reference) in own {
-        let folder = tools.folder(tool).with_extension("image");
-        let containerfile = folder.join("Containerfile");
-        cache::write(&containerfile, "FROM scratch\nCOPY root/ /\nENTRYPOINT [\"/program\"]\n")?;
-        archives.push(build(&folder, tool.name(), reference, &tools.program(tool), &containerfile)?);
-    }
+    let archives = [build_tool(tools, GoTool::Pause, PAUSE)?, build_tool(tools, GoTool::Coredns, COREDNS)?];
     load(cluster, &archives)
+}
+
+/// Builds the image of the S3 server, for a cluster that can't reach this machine.
+pub fn build_s3(tools: &Tools) -> Result<Archive> {
+    console::step(&format!("build the image {S3}"), || build_tool(tools, GoTool::Versitygw, S3))
+}
+
+fn build_tool(tools: &Tools, tool: GoTool, reference: &str) -> Result<Archive> {
+    let folder = tools.folder(tool).with_extension("image");
+    let containerfile = folder.join("Containerfile");
+    cache::write(&containerfile, "FROM scratch\nCOPY root/ /\nENTRYPOINT [\"/program\"]\n")?;
+    build(&folder, tool.name(), reference, &tools.program(tool), &containerfile)
 }
 
 /// Pushes the archives to a registry of the user's.

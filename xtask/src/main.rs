@@ -4,6 +4,7 @@ mod cache;
 mod charts;
 mod cluster;
 mod console;
+mod demo;
 mod images;
 mod interruption;
 mod program;
@@ -32,6 +33,8 @@ struct Arguments {
 enum Command {
     /// Installs and builds the tools that the other commands need.
     Tools,
+    /// Shows the whole system at work on real rows, on a cluster or without one.
+    Demo(demo::Options),
     /// Runs all checks and all tests, on a real cluster and a real S3 server.
     Test,
     /// Checks formatting and lints.
@@ -79,6 +82,7 @@ fn run(command: Command) -> Result<()> {
     let cache = Cache::from_environment()?;
     match command {
         Command::Tools => tools::set_up(&cache),
+        Command::Demo(options) => demo::run(&cache, &options),
         Command::Test => test::run(&cache),
         Command::Lint => test::lint(&cache),
         Command::Bench { arguments } => {

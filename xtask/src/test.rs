@@ -12,8 +12,8 @@ use crate::console;
 use crate::images;
 use crate::interruption;
 use crate::program::Program;
+use crate::tools::debian;
 use crate::tools::go::{GoTool, Tools};
-use crate::tools::{self, debian};
 use crate::workspace::{self, Warnings};
 
 /// What the test programs reported.
@@ -30,7 +30,7 @@ pub fn run(cache: &Cache) -> Result<()> {
     check_formatting()?;
     debian::ensure(debian::BUILD)?;
     debian::ensure(debian::CLUSTER)?;
-    let tools = build_side_by_side(cache)?;
+    let tools = workspace::build_beside_tools(cache, Warnings::Denied)?;
     let cluster = Running::start(Cluster::new(cache, tools.clone()))?;
     let result = test_on(cache, &tools, &cluster.cluster);
     drop(cluster);
@@ -54,16 +54,6 @@ fn check_formatting() -> Result<()> {
     console::step("check the formatting", || {
         let check = Program::new("cargo").directory(workspace::root()).args(["fmt", "--all", "--check"]);
         check.output().context("run `cargo fmt --all` to mend the formatting").map(drop)
-    })
-}
-
-/// The Go tools are built at a low priority beside the Rust workspace; the slower of the two decides.
-fn build_side_by_side(cache: &Cache) -> Result<Tools> {
-    std::thread::scope(|scope| {
-        let tools = scope.spawn(|| tools::for_cluster(cache));
-        let built = workspace::build(cache, Warnings::Denied);
-        let tools = tools.join().map_err(|_| anyhow::anyhow!("the build of the Go tools panicked"))?;
-        built.and(tools)
     })
 }
 
@@ -109,6 +99,7 @@ fn run_tests(cache: &Cache, tools: &Tools, cluster: &Cluster) -> Result<Summary>
         .args(["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast"])
         .env("KUBECONFIG", cluster.kubeconfig())
         .env("KALAMDB_TEST_CONTEXT", cluster::CONTEXT)
+        .env("KALAMDB_TEST_KUBECTL", tools.kubectl())
         .env("KALAMDB_TEST_S3_ENDPOINT", &s3.endpoint)
         .env("KALAMDB_TEST_S3_ACCESS_KEY", &s3.access_key)
         .env("KALAMDB_TEST_S3_SECRET_KEY", &s3.secret_key)

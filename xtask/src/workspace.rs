@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::cache::Cache;
 use crate::console;
 use crate::program::{Program, which};
+use crate::tools::go::Tools;
 
 /// The version of the workspace, which names images and charts.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -63,6 +64,16 @@ pub fn build(cache: &Cache, warnings: Warnings) -> Result<()> {
             bail!("warnings in {found} crate(s): mend them, they count as errors");
         }
         Ok(())
+    })
+}
+
+/// Builds everything and the Go tools side by side: the tools are built at a low priority beside the Rust workspace; the slower of the two decides.
+pub fn build_beside_tools(cache: &Cache, warnings: Warnings) -> Result<Tools> {
+    std::thread::scope(|scope| {
+        let tools = scope.spawn(|| crate::tools::for_cluster(cache));
+        let built = build(cache, warnings);
+        let tools = tools.join().map_err(|_| anyhow::anyhow!("the build of the Go tools panicked"))?;
+        built.and(tools)
     })
 }
 

@@ -35,7 +35,7 @@ impl Default for HashCost {
 /// Refuses passwords that are too short, too long or too common.
 pub fn check_strength(password: &str) -> Result<(), SqlError> {
     let length = password.chars().count();
-    let reason = if length < SHORTEST || length > LONGEST {
+    let reason = if !(SHORTEST..=LONGEST).contains(&length) {
         format!("a password has {SHORTEST} to {LONGEST} characters, this one has {length}")
     } else if COMMON.contains(&password.to_lowercase().as_str()) {
         "the password is one of the most common ones; choose another".into()

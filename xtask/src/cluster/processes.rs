@@ -62,6 +62,14 @@ impl Processes {
         let _ = std::fs::remove_file(self.record(name));
     }
 
+    /// Ends the process as a power cut would: it gets no chance to clean up.
+    pub fn kill(&self, name: &str) {
+        if let Some(identity) = self.read(name) {
+            identity.kill();
+        }
+        let _ = std::fs::remove_file(self.record(name));
+    }
+
     fn record(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.pid"))
     }
@@ -86,9 +94,14 @@ impl Identity {
         self.signal(Signal::TERM);
         let gone = || Ok(!self.is_running());
         if interruption::wait_until("a process to end", Duration::from_secs(5), gone).is_err() {
-            self.signal(Signal::KILL);
-            let _ = interruption::wait_until("a killed process", Duration::from_secs(5), gone);
+            self.kill();
         }
+    }
+
+    fn kill(self) {
+        self.signal(Signal::KILL);
+        let gone = || Ok(!self.is_running());
+        let _ = interruption::wait_until("a killed process", Duration::from_secs(5), gone);
     }
 
     fn signal(self, signal: Signal) {

@@ -220,8 +220,7 @@ impl OpenFile {
     fn end(mut self, schema: &Schema) -> Result<WrittenFile, EncodeError> {
         let footer = self.writer.finish()?;
         let size = self.writer.bytes_written() as u64;
-        let mut chunks = self.writer.into_inner()?;
-        chunks.end().map_err(parquet::errors::ParquetError::from)?;
+        self.writer.inner_mut().end().map_err(parquet::errors::ParquetError::from)?;
         Ok(WrittenFile { name: self.name, size, stats: FileStats::from_footer(&footer, schema)? })
     }
 }

@@ -1,6 +1,7 @@
 //! The committer over a real RocksDB: single commits, groups, restarts, damage; and random programs against a model.
 
 mod programs;
+mod speed;
 mod volume;
 mod world;
 
@@ -16,7 +17,7 @@ use world::{World, block_on};
 #[test]
 fn of_two_writes_that_read_the_same_one_is_stale() {
     block_on(async {
-        let mut world = World::new(TableKind::Shared).await;
+        let world = World::new(TableKind::Shared).await;
         let (first, second) = (world.look_up(1), world.look_up(1));
         let (a, b) = tokio::join!(world.put(&first, 10), world.put(&second, 20));
         assert!(a.is_ok());
@@ -32,7 +33,7 @@ fn of_two_writes_that_read_the_same_one_is_stale() {
 #[test]
 fn a_commit_is_all_or_nothing() {
     block_on(async {
-        let mut world = World::new(TableKind::User).await;
+        let world = World::new(TableKind::User).await;
         let (stale, fresh) = (world.look_up(1), world.look_up(2));
         world.put(&stale, 1).await.unwrap();
         let rows = vec![world.record(&fresh, Some(2)), world.record(&stale, Some(3))];
@@ -44,7 +45,11 @@ fn a_commit_is_all_or_nothing() {
         let rows = vec![world.record(&world.look_up(3), Some(3)), world.record(&fresh, Some(2))];
         let committed = world.committer().rows(rows).await.unwrap();
         let seqs = world.changes().into_iter().map(|change| change.seq).collect::<Vec<_>>();
-        assert_eq!(seqs[1..], [Seq(committed.last_seq.0 - 1), committed.last_seq], "consecutive, in the order of the writes");
+        assert_eq!(
+            seqs[1..],
+            [Seq(committed.last_seq.0 - 1), committed.last_seq],
+            "consecutive, in the order of the writes"
+        );
         world.close().await;
     });
 }
@@ -75,15 +80,14 @@ fn a_hundred_writers_share_groups_and_lose_nothing() {
 #[test]
 fn generated_keys_need_no_look_up_and_old_images_are_logged() {
     block_on(async {
-        let mut world = World::new(TableKind::Shared).await;
+        let world = World::new(TableKind::Shared).await;
         let generated = (7, LookUp::Generated);
         world.put(&generated, 1).await.unwrap();
         let found = world.look_up(7);
         world.put(&found, 2).await.unwrap();
         let found = world.look_up(7);
         world.delete(&found).await.unwrap();
-        let logged: Vec<_> =
-            world.changes().iter().map(|change| (change.operation, world.old_value(change))).collect();
+        let logged: Vec<_> = world.changes().iter().map(|change| (change.operation, world.old_value(change))).collect();
         let expected = [(Operation::Insert, None), (Operation::Update, Some(1)), (Operation::Delete, Some(2))];
         assert_eq!(logged, expected);
         let error = world.try_record(&world.look_up(7), None).unwrap_err();
@@ -133,7 +137,7 @@ fn the_change_log_is_trimmed_and_its_floor_stays() {
 #[test]
 fn unflushed_ages_by_the_clock_of_the_commit() {
     block_on(async {
-        let mut world = World::new(TableKind::Shared).await;
+        let world = World::new(TableKind::Shared).await;
         let first = world.look_up(1);
         let begun = world.put(&first, 1).await.unwrap();
         world.clock().advance(Duration::from_secs(60));

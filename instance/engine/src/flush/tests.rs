@@ -34,7 +34,8 @@ const USERS: [&str; 2] = ["alice", "bob"];
 struct World {
     folder: tempfile::TempDir,
     faults: Arc<Faults>,
-    engine: Engine,
+    /// None only while it is restarted: the volume is free once nobody holds the engine.
+    running: Option<Engine>,
     table: Arc<Table>,
     model: Model,
     jobs: u32,
@@ -81,7 +82,11 @@ impl World {
         let name = sample.name.clone();
         engine.change_catalog(CatalogChange::CreateTable(Box::new(sample))).await.unwrap();
         let table = engine.catalog().tables[&name].clone();
-        Self { folder, faults, engine, table, model: Model::new(), jobs: 0 }
+        Self { folder, faults, running: Some(engine), table, model: Model::new(), jobs: 0 }
+    }
+
+    fn engine(&self) -> &Engine {
+        self.running.as_ref().expect("the engine runs")
     }
 
     fn user(&self, user: &str) -> Option<UserId> {
@@ -93,7 +98,7 @@ impl World {
         let owner = self.user(user);
         let values = |row: &(i32, &str, Option<i64>)| vec![Value::Int(row.0), Value::Text(row.1.into())];
         let keys: Vec<_> = rows.iter().map(|row| Engine::key_of(&self.table, &values(row)).unwrap()).collect();
-        let read = self.engine.snapshot().look_up(&self.table, owner.as_ref(), &keys).await.unwrap();
+        let read = self.engine().snapshot().look_up(&self.table, owner.as_ref(), &keys).await.unwrap();
         let mut writes = Vec::new();
         for ((row, key), look_up) in rows.iter().zip(keys).zip(read) {
             let exists = matches!(&look_up, LookUp::Read { found: Some(_), .. });
@@ -103,7 +108,7 @@ impl World {
             }
         }
         if !writes.is_empty() {
-            self.engine.commit(writes).await.unwrap();
+            self.engine().commit(writes).await.unwrap();
         }
         for (first, second, value) in rows {
             let key = (owner.as_ref().map_or(String::new(), |user| user.to_string()), *first, (*second).to_owned());
@@ -117,20 +122,20 @@ impl World {
     async fn start_flush(&mut self) -> String {
         self.jobs += 1;
         let id = format!("job-{}", self.jobs);
-        let (_, new) = self.engine.start_flush(&id, &self.table.name, FlushReason::Statement).await.unwrap();
+        let (_, new) = self.engine().start_flush(&id, &self.table.name, FlushReason::Statement).await.unwrap();
         assert!(new);
         id
     }
 
     async fn end_of(&self, id: &str) -> kalamdb_api::flush::FlushJob {
         for _ in 0..2000 {
-            let job = self.engine.flush_job(id).unwrap();
+            let job = self.engine().flush_job(id).unwrap();
             if job.state.is_final() {
                 return job;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("{id} does not end: {:?}", self.engine.flush_job(id));
+        panic!("{id} does not end: {:?}", self.engine().flush_job(id));
     }
 
     async fn flush(&mut self) -> FlushState {
@@ -140,18 +145,24 @@ impl World {
 
     /// Lets the job die after a step; the process would die with it.
     async fn die_in_flush(&mut self, step: Step) {
-        *self.engine.flusher().runner.dies_after.lock() = Some(step);
+        *self.engine().flusher().runner.dies_after.lock() = Some(step);
         let id = self.start_flush().await;
-        let begun = |id: &str| self.engine.flush_job(id).is_some_and(|job| job.state != FlushState::Queued);
+        let begun = |id: &str| self.engine().flush_job(id).is_some_and(|job| job.state != FlushState::Queued);
         while !begun(&id) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
+    async fn stop(&mut self) {
+        if let Some(engine) = self.running.take() {
+            engine.close().await;
+        }
+    }
+
     async fn restart(&mut self) {
-        self.engine.close().await;
-        self.engine = open(config(self.folder.path()), &self.faults).await.unwrap();
-        self.table = self.engine.catalog().tables[&self.table.name].clone();
+        self.stop().await;
+        self.running = Some(open(config(self.folder.path()), &self.faults).await.unwrap());
+        self.table = self.engine().catalog().tables[&self.table.name].clone();
     }
 
     /// Both ways of reading agree with what was acknowledged.
@@ -171,7 +182,8 @@ impl World {
                     Engine::key_of(&self.table, &[Value::Int(*first), Value::Text((*second).into())]).unwrap()
                 })
                 .collect();
-            let found = self.engine.snapshot().look_up(&self.table, self.user(user).as_ref(), &encoded).await.unwrap();
+            let found =
+                self.engine().snapshot().look_up(&self.table, self.user(user).as_ref(), &encoded).await.unwrap();
             for ((first, second), found) in keys.iter().zip(found) {
                 let LookUp::Read { found, .. } = found else { panic!("a look-up that read nothing") };
                 let found = found.map(|found| found.row[2].clone());
@@ -186,7 +198,7 @@ impl World {
 
     async fn select(&self, user: &str) -> Vec<(i32, String, i64)> {
         let session = SessionContext::new();
-        let provider = self.engine.snapshot().provider(&self.table, self.user(user).as_ref());
+        let provider = self.engine().snapshot().provider(&self.table, self.user(user).as_ref());
         session.register_table("t", provider).unwrap();
         let batches = session.sql("SELECT c1, c2, c3 FROM t ORDER BY c1, c2").await.unwrap().collect().await.unwrap();
         let mut rows = Vec::new();
@@ -283,10 +295,9 @@ async fn with_the_store_away_writes_go_on_and_the_job_fails_visibly() {
     assert_eq!(job.state, FlushState::Failed);
     assert!(job.message.as_deref().unwrap_or_default().contains("object store"), "{job:?}");
     world.write("", &[(3, "a", Some(3))]).await;
-    world.engine.close().await;
     // A known volume starts and serves while the store is away.
-    world.engine = open(config(world.folder.path()), &world.faults).await.unwrap();
-    assert_eq!(world.engine.readiness(), Readiness::Ready);
+    world.restart().await;
+    assert_eq!(world.engine().readiness(), Readiness::Ready);
     world.write("", &[(3, "a", Some(4))]).await;
     world.faults.away.store(false, Ordering::SeqCst);
     world.restart().await;
@@ -299,7 +310,7 @@ async fn an_empty_volume_before_a_full_prefix_is_not_ready_and_takes_nothing() {
     let mut world = World::new(TableKind::Shared).await;
     world.write("", &[(1, "a", Some(1))]).await;
     world.flush().await;
-    world.engine.close().await;
+    world.stop().await;
     let fresh = tempfile::tempdir().unwrap();
     let other = EngineConfig { data_dir: fresh.path().into(), ..config(world.folder.path()) };
     let engine = open(other, &world.faults).await.unwrap();
@@ -319,18 +330,18 @@ async fn a_volume_behind_its_log_stops_the_table_and_overwrites_nothing() {
     let mut world = World::new(TableKind::Shared).await;
     world.write("", &[(1, "a", Some(1))]).await;
     world.flush().await;
-    world.engine.close().await;
+    world.stop().await;
     let copy = tempfile::tempdir().unwrap();
     copy_folder(&world.folder.path().join("data"), copy.path());
     world.restart().await;
     world.write("", &[(2, "a", Some(2))]).await;
     world.flush().await;
-    world.engine.close().await;
+    world.stop().await;
     let restored = open(EngineConfig { data_dir: copy.path().into(), ..config(world.folder.path()) }, &world.faults)
         .await
         .unwrap();
     let mut behind = World {
-        engine: restored,
+        running: Some(restored),
         jobs: 100,
         model: Model::from([((String::new(), 1, "a".into()), 1)]),
         table: world.table.clone(),
@@ -342,7 +353,7 @@ async fn a_volume_behind_its_log_stops_the_table_and_overwrites_nothing() {
     let job = behind.end_of(&id).await;
     assert_eq!(job.state, FlushState::Failed);
     assert!(job.message.as_deref().unwrap_or_default().contains("table default.t is stopped"), "{job:?}");
-    behind.engine.close().await;
+    behind.stop().await;
     world.restart().await;
     world.check("after the restored volume").await;
 }
@@ -400,7 +411,7 @@ fn copy_folder(from: &FilePath, to: &FilePath) {
         if entry.file_type().unwrap().is_dir() {
             copy_folder(&entry.path(), &target)
         } else {
-            drop(std::fs::copy(entry.path(), target).unwrap())
+            std::fs::copy(entry.path(), target).map(drop).unwrap()
         }
     }
 }

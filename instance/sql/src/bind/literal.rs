@@ -123,7 +123,7 @@ fn plain(value: &AstValue, parameters: &Parameters) -> Result<Option<Literal>, S
 /// Bytes of hexadecimal digits.
 pub fn hex(digits: &str) -> Result<Vec<u8>, SqlError> {
     let bad = || SqlError::new(ErrorCode::InvalidValue, format!("'{digits}' is not an even number of hexadecimal digits"));
-    if !digits.is_ascii() || digits.len() % 2 != 0 {
+    if !digits.is_ascii() || !digits.len().is_multiple_of(2) {
         return Err(bad());
     }
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| bad())).collect()

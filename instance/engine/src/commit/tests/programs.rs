@@ -50,7 +50,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn programs_agree_with_the_model(steps in steps(), per_user in any::<bool>()) {
@@ -186,8 +186,7 @@ impl Program {
                 live.get_mut(&mask.file).expect("masks name live files").insert(mask.row);
             }
             let rows = snapshot.rows(&table, None).map(Result::unwrap);
-            let rows: Vec<_> =
-                rows.filter_map(|hot| Some((hot.key, integer(&hot.row?[1]), hot.seq))).collect();
+            let rows: Vec<_> = rows.filter_map(|hot| Some((hot.key, integer(&hot.row?[1]), hot.seq))).collect();
             let file: Arc<str> = format!("{}.parquet", intent.job).into();
             live.insert(file.clone(), BTreeSet::new());
             self.world.cold.files.insert(file, rows);
@@ -259,7 +258,8 @@ impl Program {
         assert_eq!(read, expected, "reads_equal_acknowledged");
         self.masks_hide_for_a_newer_version();
         let logged = self.world.changes();
-        let logged: Vec<_> = logged.iter().map(|change| (change.seq, change.operation, self.world.old_value(change))).collect();
+        let logged: Vec<_> =
+            logged.iter().map(|change| (change.seq, change.operation, self.world.old_value(change))).collect();
         assert_eq!(logged, self.history, "change_log_complete");
         self.unflushed_is_exact();
     }
@@ -267,8 +267,13 @@ impl Program {
     fn masks_hide_for_a_newer_version(&self) {
         let tier = self.tier();
         let cold: HashMap<_, _> = self.world.cold.rows(tier.cold_version).into_iter().collect();
-        let hot: HashMap<_, _> = self.world.hot().snapshot().rows(self.world.table(), None)
-            .map(|row| row.map(|row| (row.key, row.seq)).unwrap()).collect();
+        let hot: HashMap<_, _> = self
+            .world
+            .hot()
+            .snapshot()
+            .rows(self.world.table(), None)
+            .map(|row| row.map(|row| (row.key, row.seq)).unwrap())
+            .collect();
         for mask in self.world.masks() {
             let (key, _, seq) = &cold[&Place { file: mask.file.clone(), row: mask.row }];
             let newest = hot[&mask.key];
