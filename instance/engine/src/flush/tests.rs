@@ -140,7 +140,11 @@ impl World {
 
     async fn flush(&mut self) -> FlushState {
         let id = self.start_flush().await;
-        self.end_of(&id).await.state
+        let job = self.end_of(&id).await;
+        if let Some(message) = job.message {
+            println!("{id}: {message}");
+        }
+        job.state
     }
 
     /// Lets the job die after a step; the process would die with it.
