@@ -149,10 +149,9 @@ impl World {
 
     /// Lets the job die after a step; the process would die with it.
     async fn die_in_flush(&mut self, step: Step) {
-        *self.engine().flusher().runner.dies_after.lock() = Some(step);
-        let id = self.start_flush().await;
-        let begun = |id: &str| self.engine().flush_job(id).is_some_and(|job| job.state != FlushState::Queued);
-        while !begun(&id) {
+        self.engine().flusher().runner.death.lock().after = Some(step);
+        self.start_flush().await;
+        while !self.engine().flusher().runner.death.lock().came {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
