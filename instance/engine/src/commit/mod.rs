@@ -87,6 +87,7 @@ impl Committer {
     pub fn start(hot: Arc<Hot>, config: &EngineConfig, clock: Arc<dyn Clock>) -> Result<Self, EngineError> {
         let catalog = catalog::load_or_begin(&hot, clock.now_micros() / 1000)?;
         let rebuilt = rebuild::rebuild(&hot, &catalog)?;
+        rebuild::check_high_water(&hot, &rebuilt.tables)?;
         let shared = Arc::new(Shared {
             clock: SeqClock::new(clock, hot.volume().worker, hot.high_water()),
             catalog: ArcSwap::from_pointee(catalog),

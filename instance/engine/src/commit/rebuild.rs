@@ -27,7 +27,6 @@ pub(super) fn rebuild(hot: &Hot, catalog: &Catalog) -> Result<Rebuilt, EngineErr
         let state = TableState::new(table, snapshot.tier_record(table.id)?);
         count_rows(&snapshot, table.id, &state, &mut rebuilt)?;
         count_changes(&snapshot, table.id, &state, &mut rebuilt)?;
-        check_high_water(hot, table.id, &state)?;
         rebuilt.tables.insert(table.id, state);
     }
     Ok(rebuilt)
@@ -71,13 +70,15 @@ fn count_changes(
 }
 
 /// Every W was below the mark when it was stored: otherwise a later commit could fall below it, and be invisible.
-fn check_high_water(hot: &Hot, table: TableId, state: &TableState) -> Result<(), EngineError> {
-    let highest = state.record.intents.iter().map(|intent| intent.w).fold(state.record.tier.flushed_through, Seq::max);
-    if highest > hot.high_water().seq {
-        return Err(EngineError::Corrupt {
-            what: "high-water mark".into(),
-            reason: format!("{} is below {highest}, which table {} names", hot.high_water().seq, table.0),
-        });
+pub(super) fn check_high_water(hot: &Hot, tables: &Tables) -> Result<(), EngineError> {
+    let mark = hot.high_water().seq;
+    for state in tables.values() {
+        let named =
+            state.record.intents.iter().map(|intent| intent.w).fold(state.record.tier.flushed_through, Seq::max);
+        if named > mark {
+            let reason = format!("{mark} is below {named}, which table {} names", state.name);
+            return Err(EngineError::Corrupt { what: "high-water mark".into(), reason });
+        }
     }
     Ok(())
 }

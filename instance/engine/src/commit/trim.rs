@@ -60,7 +60,7 @@ impl Trimmer {
 }
 
 /// Deletes a table's changes up to `floor`.
-fn trim(queue: &Sender<Message>, shared: &Shared, table: TableId, floor: Seq) -> Result<(), EngineError> {
+pub(super) fn trim(queue: &Sender<Message>, shared: &Shared, table: TableId, floor: Seq) -> Result<(), EngineError> {
     let catalog = shared.catalog.load();
     let Some(kind) = catalog.tables.values().find(|found| found.id == table).map(|found| found.kind) else {
         return Ok(());
