@@ -22,8 +22,9 @@ use crate::schema::UPDATED;
 
 /// Rows of a row group, at most.
 pub const ROW_GROUP_ROWS: usize = 100_000;
-/// Rows of a data page, at most: small enough that the page index skips much, large enough to compress.
-pub const PAGE_ROWS: usize = 8_000;
+/// Rows at which a data page is closed: small enough that the page index skips much, large enough to compress. The encoder looks
+/// after each [`ENCODE_ROWS`], so that a page has up to as many more.
+pub const PAGE_ROWS: usize = 7_000;
 /// Rows that the encoder takes between two looks at the page's size.
 const ENCODE_ROWS: usize = 1_000;
 /// Bloom filter on `_updated`: false positives, and distinct values it is sized for before it is folded to what came.
@@ -52,6 +53,21 @@ pub struct WrittenFile {
     pub stats: FileStats,
 }
 
+/// How rows lie within a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Rows of a row group, at most.
+    pub row_group_rows: usize,
+    /// Rows at which a data page is closed.
+    pub page_rows: usize,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self { row_group_rows: ROW_GROUP_ROWS, page_rows: PAGE_ROWS }
+    }
+}
+
 /// What to write and how.
 #[derive(Debug, Clone)]
 pub struct FilePlan {
@@ -63,23 +79,25 @@ pub struct FilePlan {
     pub name_prefix: String,
     /// Size at which a file is closed and the next one begun.
     pub target_bytes: u64,
+    /// How rows lie within a file.
+    pub layout: Layout,
 }
 
 /// The writer's settings for a schema. Bloom filters answer equality only; time ranges are answered by the statistics.
-pub fn writer_properties(schema: &Schema, looked_up: &[String]) -> WriterProperties {
+pub fn writer_properties(schema: &Schema, looked_up: &[String], layout: Layout) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("KalamDB ", env!("CARGO_PKG_VERSION")).into())
         .set_compression(Compression::SNAPPY)
         // Page statistics are the page index; they bring those of the whole chunk along.
         .set_statistics_enabled(EnabledStatistics::Page)
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_data_page_row_count_limit(PAGE_ROWS)
-        .set_write_batch_size(ENCODE_ROWS);
+        .set_max_row_group_row_count(Some(layout.row_group_rows))
+        .set_data_page_row_count_limit(layout.page_rows)
+        .set_write_batch_size(ENCODE_ROWS.min(layout.page_rows));
     if schema.column_with_name(UPDATED).is_some() {
         properties = with_bloom_filter(properties, UPDATED, UPDATED_FPP, UPDATED_NDV);
     }
     for name in looked_up {
-        properties = with_bloom_filter(properties, name, KEY_FPP, ROW_GROUP_ROWS as u64);
+        properties = with_bloom_filter(properties, name, KEY_FPP, layout.row_group_rows as u64);
     }
     properties.build()
 }
@@ -146,7 +164,7 @@ fn encode(
     batches: impl Iterator<Item = Result<RecordBatch, EngineError>>,
     sender: &mpsc::Sender<Part>,
 ) -> Result<Vec<WrittenFile>, EncodeError> {
-    let properties = writer_properties(&plan.schema, &plan.looked_up);
+    let properties = writer_properties(&plan.schema, &plan.looked_up, plan.layout);
     let mut files = Vec::new();
     let mut open: Option<OpenFile> = None;
     for batch in batches {
@@ -203,8 +221,7 @@ impl OpenFile {
     fn end(mut self, schema: &Schema) -> Result<WrittenFile, EncodeError> {
         let footer = self.writer.finish()?;
         let size = self.writer.bytes_written() as u64;
-        let mut chunks = self.writer.into_inner()?;
-        chunks.end().map_err(parquet::errors::ParquetError::from)?;
+        self.writer.inner_mut().end().map_err(parquet::errors::ParquetError::from)?;
         Ok(WrittenFile { name: self.name, size, stats: FileStats::from_footer(&footer, schema)? })
     }
 }
@@ -279,3 +296,6 @@ async fn upload_file(
     })?;
     store.make_durable(&path).await
 }
+
+#[cfg(test)]
+mod tests;

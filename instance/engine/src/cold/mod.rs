@@ -7,6 +7,8 @@
 //!
 //! Nothing here decides when something is flushed, and nothing here writes to the hot tier.
 
+#[cfg(test)]
+pub(crate) mod faults;
 pub mod file;
 pub mod footer;
 pub mod identity;

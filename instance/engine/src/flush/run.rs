@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::Intent;
 use super::owner::Owner;
 use crate::EngineError;
-use crate::cold::file::{FilePlan, WrittenFile, write_files};
+use crate::cold::file::{FilePlan, Layout, WrittenFile, write_files};
 use crate::cold::log::{self, DeltaLog};
 use crate::cold::schema::{self, CHECKPOINT_INTERVAL};
 use crate::cold::snapshot::{ColdFile, Vector};
@@ -64,6 +64,23 @@ pub enum Step {
     Ended,
 }
 
+/// When a job is to die as if its process had been killed.
+#[derive(Debug, Default)]
+pub struct Death {
+    /// After which step.
+    pub after: Option<Step>,
+    /// Whether a job has ended this way.
+    pub came: bool,
+}
+
+impl Death {
+    /// Whether the job that asks is dead: nothing may be written of its end then.
+    pub fn comes(&mut self) -> bool {
+        self.came |= self.after.is_some();
+        self.came
+    }
+}
+
 /// What a flush moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flushed {
@@ -81,8 +98,8 @@ pub struct Runner {
     pub(super) owner: Arc<Owner>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) target_file_bytes: u64,
-    /// Where a test lets the job die; never set outside of tests.
-    pub(super) dies_after: parking_lot::Mutex<Option<Step>>,
+    /// Where a test lets the process die; nowhere else is it ever set.
+    pub(super) death: parking_lot::Mutex<Death>,
 }
 
 impl Runner {
@@ -132,6 +149,7 @@ impl Runner {
             looked_up: schema::looked_up_columns(table),
             name_prefix: format!("part-{:010}-{}", intent.epoch.0, intent.job),
             target_bytes: self.target_file_bytes,
+            layout: Layout::default(),
         };
         let columns = schema::file_columns(table);
         let mut scan = snapshot.scan(table, None, None, table.kind.is_per_user());
@@ -199,7 +217,7 @@ impl Runner {
         actions: &[Action],
     ) -> Result<(), EngineError> {
         let commit = DeltaLog::encode(intent, actions, self.now_ms());
-        if *self.dies_after.lock() == Some(Step::Committed) {
+        if self.death.lock().after == Some(Step::Committed) {
             self.cold.log(table.uuid).put(intent, commit).await?;
             return self.may_die(Step::Committed);
         }
@@ -243,7 +261,7 @@ impl Runner {
     }
 
     fn may_die(&self, step: Step) -> Result<(), EngineError> {
-        if *self.dies_after.lock() != Some(step) {
+        if self.death.lock().after != Some(step) {
             return Ok(());
         }
         Err(EngineError::Unavailable(format!("the test ends the process after step {step:?}")))

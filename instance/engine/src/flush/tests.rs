@@ -1,1 +1,420 @@
-//! Tests of flush jobs.
+//! Flush jobs over the whole engine: what is read stays what was acknowledged, whatever ends a job.
+
+use std::collections::BTreeMap;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Int32Type, Int64Type};
+use datafusion::prelude::SessionContext;
+use kalamdb_api::flush::{FlushReason, FlushState};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::run::Step;
+use crate::EngineError;
+use crate::catalog::CatalogChange;
+use crate::cold::faults::{Faults, FaultyStore};
+use crate::cold::{ColdStore, ColdTier};
+use crate::commit::clock::SystemClock;
+use crate::config::{Durability, EngineConfig, FlushConfig, Limits, ObjectStoreConfig};
+use crate::engine::{Engine, LookUp, Readiness, RowWrite};
+use crate::schema::testing::table;
+use crate::schema::{SqlType, Table, TableKind, UserId};
+use crate::value::{Row, Value};
+
+/// What the table holds, as acknowledged: (user, first key column, second) -> value.
+type Model = BTreeMap<(String, i32, String), i64>;
+
+const USERS: [&str; 2] = ["alice", "bob"];
+
+/// A database in a folder, and what it must hold.
+struct World {
+    folder: tempfile::TempDir,
+    faults: Arc<Faults>,
+    /// None only while it is restarted: the volume is free once nobody holds the engine.
+    running: Option<Engine>,
+    table: Arc<Table>,
+    model: Model,
+    jobs: u32,
+}
+
+fn config(folder: &FilePath) -> EngineConfig {
+    EngineConfig {
+        data_dir: folder.join("data"),
+        object_store: object_store(folder),
+        durability: Durability::Os,
+        flush: FlushConfig { scheduler_timeout: Duration::from_secs(3600), ..FlushConfig::default() },
+        limits: Limits { disk_reserve_bytes: 1 << 20, reserve_file_bytes: 1 << 20, ..Limits::default() },
+    }
+}
+
+/// A folder, or the S3 server that the environment names.
+fn object_store(folder: &FilePath) -> ObjectStoreConfig {
+    let Ok(endpoint) = std::env::var("KALAMDB_TEST_S3_ENDPOINT") else {
+        return ObjectStoreConfig::Local { path: folder.join("cold") };
+    };
+    let name = folder.file_name().map(|name| name.to_string_lossy().replace('.', "")).unwrap_or_default();
+    ObjectStoreConfig::S3 {
+        bucket: std::env::var("KALAMDB_TEST_S3_BUCKET").unwrap_or_else(|_| "kalamdb-test".into()),
+        prefix: format!("engine/{name}-{}", std::process::id()),
+        endpoint: Some(endpoint),
+        region: "us-east-1".into(),
+        access_key_id: std::env::var("AWS_ACCESS_KEY_ID").ok(),
+        secret_access_key: std::env::var("AWS_SECRET_ACCESS_KEY").ok(),
+    }
+}
+
+async fn open(config: EngineConfig, faults: &Arc<Faults>) -> Result<Engine, EngineError> {
+    let store =
+        ColdStore::open(&config.object_store)?.wrapped(|inner| Arc::new(FaultyStore::new(inner, faults.clone())));
+    Engine::open_over(config, Arc::new(SystemClock), ColdTier::over(store, 8 << 20)).await
+}
+
+impl World {
+    async fn new(kind: TableKind) -> Self {
+        let (folder, faults) = (tempfile::tempdir().unwrap(), Arc::new(Faults::default()));
+        let engine = open(config(folder.path()), &faults).await.unwrap();
+        let mut sample = table(kind, &[SqlType::Int, SqlType::Text, SqlType::BigInt], &[0, 1]);
+        sample.uuid = uuid::Uuid::new_v4();
+        let name = sample.name.clone();
+        engine.change_catalog(CatalogChange::CreateTable(Box::new(sample))).await.unwrap();
+        let table = engine.catalog().tables[&name].clone();
+        Self { folder, faults, running: Some(engine), table, model: Model::new(), jobs: 0 }
+    }
+
+    fn engine(&self) -> &Engine {
+        self.running.as_ref().expect("the engine runs")
+    }
+
+    fn user(&self, user: &str) -> Option<UserId> {
+        self.table.kind.is_per_user().then(|| UserId::from(user))
+    }
+
+    /// Puts (or deletes, with none) in one commit, and remembers what was acknowledged.
+    async fn write(&mut self, user: &str, rows: &[(i32, &str, Option<i64>)]) {
+        let owner = self.user(user);
+        let values = |row: &(i32, &str, Option<i64>)| vec![Value::Int(row.0), Value::Text(row.1.into())];
+        let keys: Vec<_> = rows.iter().map(|row| Engine::key_of(&self.table, &values(row)).unwrap()).collect();
+        let read = self.engine().snapshot().look_up(&self.table, owner.as_ref(), &keys).await.unwrap();
+        let mut writes = Vec::new();
+        for ((row, key), look_up) in rows.iter().zip(keys).zip(read) {
+            let exists = matches!(&look_up, LookUp::Read { found: Some(_), .. });
+            let new: Option<Row> = row.2.map(|value| values(row).into_iter().chain([Value::BigInt(value)]).collect());
+            if new.is_some() || exists {
+                writes.push(RowWrite { table: self.table.clone(), user: owner.clone(), key, look_up, new });
+            }
+        }
+        if !writes.is_empty() {
+            self.engine().commit(writes).await.unwrap();
+        }
+        for (first, second, value) in rows {
+            let key = (owner.as_ref().map_or(String::new(), |user| user.to_string()), *first, (*second).to_owned());
+            match value {
+                Some(value) => drop(self.model.insert(key, *value)),
+                None => drop(self.model.remove(&key)),
+            }
+        }
+    }
+
+    async fn start_flush(&mut self) -> String {
+        self.jobs += 1;
+        let id = format!("job-{}", self.jobs);
+        let (_, new) = self.engine().start_flush(&id, &self.table.name, FlushReason::Statement).await.unwrap();
+        assert!(new);
+        id
+    }
+
+    async fn end_of(&self, id: &str) -> kalamdb_api::flush::FlushJob {
+        for _ in 0..2000 {
+            let job = self.engine().flush_job(id).unwrap();
+            if job.state.is_final() {
+                return job;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{id} does not end: {:?}", self.engine().flush_job(id));
+    }
+
+    async fn flush(&mut self) -> FlushState {
+        let id = self.start_flush().await;
+        let job = self.end_of(&id).await;
+        if let Some(message) = job.message {
+            println!("{id}: {message}");
+        }
+        job.state
+    }
+
+    /// Lets the job die after a step; the process would die with it.
+    async fn die_in_flush(&mut self, step: Step) {
+        self.engine().flusher().runner.death.lock().after = Some(step);
+        self.start_flush().await;
+        while !self.engine().flusher().runner.death.lock().came {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn stop(&mut self) {
+        if let Some(engine) = self.running.take() {
+            engine.close().await;
+        }
+    }
+
+    async fn restart(&mut self) {
+        self.stop().await;
+        self.running = Some(open(config(self.folder.path()), &self.faults).await.unwrap());
+        self.table = self.engine().catalog().tables[&self.table.name].clone();
+    }
+
+    /// Both ways of reading agree with what was acknowledged.
+    async fn check(&self, when: &str) {
+        let users: &[&str] = if self.table.kind.is_per_user() { &USERS } else { &[""] };
+        for user in users {
+            let wanted: Vec<_> = self.model.iter().filter(|(key, _)| key.0 == *user).collect();
+            assert_eq!(
+                self.select(user).await,
+                wanted.iter().map(|(key, value)| (key.1, key.2.clone(), **value)).collect::<Vec<_>>(),
+                "select of {user} {when}"
+            );
+            let keys: Vec<_> = (0..60).flat_map(|first| ["a", "b"].map(|second| (first, second))).collect();
+            let encoded: Vec<_> = keys
+                .iter()
+                .map(|(first, second)| {
+                    Engine::key_of(&self.table, &[Value::Int(*first), Value::Text((*second).into())]).unwrap()
+                })
+                .collect();
+            let found =
+                self.engine().snapshot().look_up(&self.table, self.user(user).as_ref(), &encoded).await.unwrap();
+            for ((first, second), found) in keys.iter().zip(found) {
+                let LookUp::Read { found, .. } = found else { panic!("a look-up that read nothing") };
+                let found = found.map(|found| found.row[2].clone());
+                let wanted = self
+                    .model
+                    .get(&((*user).to_owned(), *first, (*second).to_owned()))
+                    .map(|value| Value::BigInt(*value));
+                assert_eq!(found, wanted, "look-up of {user} {first} {second} {when}");
+            }
+        }
+    }
+
+    async fn select(&self, user: &str) -> Vec<(i32, String, i64)> {
+        let session = SessionContext::new();
+        let provider = self.engine().snapshot().provider(&self.table, self.user(user).as_ref());
+        session.register_table("t", provider).unwrap();
+        let batches = session.sql("SELECT c1, c2, c3 FROM t ORDER BY c1, c2").await.unwrap().collect().await.unwrap();
+        let mut rows = Vec::new();
+        for batch in batches {
+            let (first, second, value) = (
+                batch.column(0).as_primitive::<Int32Type>(),
+                batch.column(1).as_string::<i32>(),
+                batch.column(2).as_primitive::<Int64Type>(),
+            );
+            rows.extend(
+                (0..batch.num_rows()).map(|row| (first.value(row), second.value(row).to_owned(), value.value(row))),
+            );
+        }
+        rows
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_read_after_any_mix_of_writes_flushes_and_restarts() {
+    for kind in [TableKind::Shared, TableKind::User] {
+        let mut world = World::new(kind).await;
+        world.write("alice", &[(1, "a", Some(10)), (1, "b", Some(11)), (2, "a", Some(20))]).await;
+        world.write("bob", &[(1, "a", Some(100)), (3, "a", Some(300))]).await;
+        world.check("hot").await;
+        assert_eq!(world.flush().await, FlushState::Completed);
+        world.check("flushed").await;
+        world.write("alice", &[(1, "a", Some(12)), (2, "a", None), (4, "a", Some(40))]).await;
+        world.check("masked").await;
+        assert_eq!(world.flush().await, FlushState::Completed);
+        world.check("flushed twice").await;
+        world.write("alice", &[(2, "a", Some(21)), (1, "b", None)]).await;
+        world.restart().await;
+        world.check("restarted").await;
+        assert_eq!(world.flush().await, FlushState::Completed);
+        world.check("flushed in a new life").await;
+        assert_eq!(world.flush().await, FlushState::Skipped, "nothing is left to flush");
+        world.restart().await;
+        world.check("restarted again").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_dies_after_any_step_is_settled_by_the_next_life() {
+    let steps = [
+        (Step::Begun, FlushState::Failed),
+        (Step::Written, FlushState::Failed),
+        (Step::Committed, FlushState::Completed),
+        (Step::Ended, FlushState::Completed),
+    ];
+    for (step, ends) in steps {
+        let mut world = World::new(TableKind::User).await;
+        world.write("alice", &[(1, "a", Some(1)), (2, "a", Some(2)), (3, "a", Some(3))]).await;
+        world.flush().await;
+        world.write("alice", &[(1, "a", Some(10)), (4, "a", Some(4))]).await;
+        world.die_in_flush(step).await;
+        world.write("alice", &[(4, "a", Some(40)), (2, "a", None)]).await;
+        world.restart().await;
+        // Superseded while the intent of a dead job is still stored: dirty in the new life too.
+        world.write("alice", &[(1, "a", Some(11))]).await;
+        let job = world.end_of("job-2").await;
+        assert_eq!(job.state, ends, "{step:?}: {job:?}");
+        world.check(&format!("after a death at {step:?}")).await;
+        assert_eq!(world.flush().await, FlushState::Completed, "{step:?}");
+        world.check(&format!("flushed after a death at {step:?}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_whose_answer_is_lost_is_found_in_the_log() {
+    let mut world = World::new(TableKind::Shared).await;
+    world.write("", &[(1, "a", Some(1)), (2, "a", Some(2))]).await;
+    world.flush().await;
+    world.write("", &[(1, "a", Some(3)), (3, "a", Some(3))]).await;
+    world.faults.loses_commit_answers.store(true, Ordering::SeqCst);
+    assert_eq!(world.flush().await, FlushState::Failed);
+    world.write("", &[(3, "a", Some(30))]).await;
+    world.faults.away.store(false, Ordering::SeqCst);
+    world.check("lost").await;
+    assert_eq!(world.flush().await, FlushState::Completed);
+    world.check("found").await;
+    world.restart().await;
+    world.check("restarted").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_store_away_writes_go_on_and_the_job_fails_visibly() {
+    let mut world = World::new(TableKind::Shared).await;
+    world.write("", &[(1, "a", Some(1))]).await;
+    world.flush().await;
+    world.faults.away.store(true, Ordering::SeqCst);
+    world.write("", &[(2, "a", Some(2))]).await;
+    let id = world.start_flush().await;
+    let job = world.end_of(&id).await;
+    assert_eq!(job.state, FlushState::Failed);
+    assert!(job.message.as_deref().unwrap_or_default().contains("object store"), "{job:?}");
+    world.write("", &[(3, "a", Some(3))]).await;
+    // A known volume starts and serves while the store is away.
+    world.restart().await;
+    assert_eq!(world.engine().readiness(), Readiness::Ready);
+    world.write("", &[(3, "a", Some(4))]).await;
+    world.faults.away.store(false, Ordering::SeqCst);
+    world.restart().await;
+    assert_eq!(world.flush().await, FlushState::Completed);
+    world.check("back").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_volume_before_a_full_prefix_is_not_ready_and_takes_nothing() {
+    let mut world = World::new(TableKind::Shared).await;
+    world.write("", &[(1, "a", Some(1))]).await;
+    world.flush().await;
+    world.stop().await;
+    let fresh = tempfile::tempdir().unwrap();
+    let other = EngineConfig { data_dir: fresh.path().into(), ..config(world.folder.path()) };
+    let engine = open(other, &world.faults).await.unwrap();
+    let Readiness::NotReady { reason, message } = engine.readiness() else { panic!("it looks ready") };
+    assert_eq!(reason, "VolumeEmpty");
+    assert!(message.contains("attach that database's volume"), "{message}");
+    let sample = table(TableKind::Shared, &[SqlType::Int], &[0]);
+    let refused = engine.change_catalog(CatalogChange::CreateTable(Box::new(sample))).await;
+    assert!(matches!(refused, Err(EngineError::Unavailable(_))), "{refused:?}");
+    engine.close().await;
+    world.restart().await;
+    world.check("after the intruder").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_behind_its_log_stops_the_table_and_overwrites_nothing() {
+    let mut world = World::new(TableKind::Shared).await;
+    world.write("", &[(1, "a", Some(1))]).await;
+    world.flush().await;
+    world.stop().await;
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&world.folder.path().join("data"), copy.path());
+    world.restart().await;
+    world.write("", &[(2, "a", Some(2))]).await;
+    world.flush().await;
+    world.stop().await;
+    let restored = open(EngineConfig { data_dir: copy.path().into(), ..config(world.folder.path()) }, &world.faults)
+        .await
+        .unwrap();
+    let mut behind = World {
+        running: Some(restored),
+        jobs: 100,
+        model: Model::from([((String::new(), 1, "a".into()), 1)]),
+        table: world.table.clone(),
+        faults: world.faults.clone(),
+        folder: copy,
+    };
+    behind.write("", &[(5, "a", Some(5))]).await;
+    let id = behind.start_flush().await;
+    let job = behind.end_of(&id).await;
+    assert_eq!(job.state, FlushState::Failed);
+    assert!(job.message.as_deref().unwrap_or_default().contains("table default.t is stopped"), "{job:?}");
+    behind.stop().await;
+    world.restart().await;
+    world.check("after the restored volume").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_programs_read_what_was_acknowledged() {
+    let seeds = std::env::var("KALAMDB_TEST_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(6);
+    for seed in 0..seeds {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut world = World::new(if seed % 2 == 0 { TableKind::User } else { TableKind::Shared }).await;
+        for step in 0..25 {
+            let when = format!("seed {seed} step {step}");
+            match random.random_range(0..12) {
+                0..7 => random_write(&mut world, &mut random).await,
+                7 | 8 => assert!(matches!(world.flush().await, FlushState::Completed | FlushState::Skipped), "{when}"),
+                9 => world.restart().await,
+                10 => {
+                    // Writes while a flush runs.
+                    let id = world.start_flush().await;
+                    random_write(&mut world, &mut random).await;
+                    random_write(&mut world, &mut random).await;
+                    world.end_of(&id).await;
+                }
+                _ => {
+                    let steps = [Step::Begun, Step::Written, Step::Committed, Step::Ended];
+                    world.die_in_flush(steps[random.random_range(0..4)]).await;
+                    random_write(&mut world, &mut random).await;
+                    world.restart().await;
+                }
+            }
+            world.check(&when).await;
+        }
+    }
+}
+
+async fn random_write(world: &mut World, random: &mut StdRng) {
+    let user = USERS[random.random_range(0..2)];
+    let first = random.random_range(0..40);
+    let rows: Vec<_> = (0..random.random_range(1..12))
+        .map(|row| {
+            (
+                first + row,
+                if random.random() { "a" } else { "b" },
+                random.random_bool(0.7).then(|| random.random_range(0..1000)),
+            )
+        })
+        .collect();
+    world.write(user, &rows).await;
+}
+
+fn copy_folder(from: &FilePath, to: &FilePath) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target)
+        } else {
+            std::fs::copy(entry.path(), target).map(drop).unwrap()
+        }
+    }
+}

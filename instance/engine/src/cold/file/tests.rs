@@ -1,0 +1,134 @@
+//! What the writer's files look like to any Parquet reader.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow_schema::{Field, SchemaRef};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use uuid::Uuid;
+
+use super::*;
+use crate::config::ObjectStoreConfig;
+use crate::schema::SqlType;
+
+/// Rows `id`, `name` and, where asked for, `_updated`.
+fn batch(rows: std::ops::Range<i64>, with_updated: bool) -> RecordBatch {
+    let mut fields =
+        vec![Field::new("id", SqlType::BigInt.arrow(), false), Field::new("name", SqlType::Text.arrow(), true)];
+    let names = StringArray::from_iter(rows.clone().map(|row| (row % 7 != 0).then(|| format!("name {row}"))));
+    let mut columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(Int64Array::from_iter(rows.clone())), Arc::new(names)];
+    if with_updated {
+        fields.push(Field::new(UPDATED, SqlType::Timestamp.arrow(), false));
+        columns.push(Arc::new(TimestampMicrosecondArray::from_iter_values(rows).with_timezone("UTC")));
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+}
+
+struct Written {
+    folder: tempfile::TempDir,
+    table: Uuid,
+    files: Vec<WrittenFile>,
+}
+
+impl Written {
+    fn reader(&self, file: usize) -> SerializedFileReader<File> {
+        SerializedFileReader::new(self.open(file)).unwrap()
+    }
+
+    fn open(&self, file: usize) -> File {
+        let name = format!("tables/{}/{}", self.table, self.files[file].name);
+        File::open(self.folder.path().join("not").join("there").join("yet").join(name)).unwrap()
+    }
+}
+
+async fn write(batches: Vec<RecordBatch>, target_bytes: u64) -> Written {
+    let (folder, table) = (tempfile::tempdir().unwrap(), Uuid::new_v4());
+    let path = folder.path().join("not").join("there").join("yet");
+    let store = ColdStore::open(&ObjectStoreConfig::Local { path }).unwrap();
+    let schema: SchemaRef = batches[0].schema();
+    let plan = FilePlan {
+        schema,
+        looked_up: vec!["id".into()],
+        name_prefix: "part".into(),
+        target_bytes,
+        layout: Layout::default(),
+    };
+    let log = DeltaLog::of(&store, table);
+    let files = write_files(&store, &log, plan, batches.into_iter().map(Ok)).await.unwrap();
+    Written { folder, table, files }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_come_back_as_they_were_written_and_folders_are_made() {
+    let written = write(vec![batch(0..10_000, true), batch(10_000..12_345, true)], 1 << 30).await;
+    assert_eq!(written.files.len(), 1);
+    let read =
+        ParquetRecordBatchReaderBuilder::try_new(written.open(0)).unwrap().with_batch_size(20_000).build().unwrap();
+    let read: Vec<_> = read.map(Result::unwrap).collect();
+    let all = arrow::compute::concat_batches(&read[0].schema(), &read).unwrap();
+    assert_eq!(all.columns(), batch(0..12_345, true).columns());
+    let stats = &written.files[0].stats;
+    assert_eq!((stats.rows, stats.columns["name"].nulls), (12_345, Some(1764)));
+    assert_eq!(written.files[0].size, written.open(0).metadata().unwrap().len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updated_has_a_bloom_filter_where_there_is_such_a_column() {
+    for with_updated in [true, false] {
+        let written = write(vec![batch(0..1000, with_updated)], 1 << 30).await;
+        let reader = written.reader(0);
+        for column in reader.metadata().row_group(0).columns() {
+            let name = column.column_path().string();
+            assert_eq!(column.bloom_filter_offset().is_some(), name == UPDATED || name == "id", "{name}");
+        }
+        assert_eq!(reader.metadata().row_group(0).num_columns(), 2 + usize::from(with_updated));
+    }
+}
+
+#[test]
+fn bloom_filters_are_sized_as_designed() {
+    let properties = writer_properties(&batch(0..1, true).schema(), &["id".to_owned()], Layout::default());
+    let bloom = |name: &str| {
+        properties.bloom_filter_properties(&ColumnPath::from(name)).map(|bloom| (bloom.fpp(), bloom.ndv()))
+    };
+    assert_eq!(bloom(UPDATED), Some((0.01, 100_000)));
+    assert_eq!(bloom("id"), Some((0.001, 100_000)));
+    assert_eq!(bloom("name"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_column_has_statistics_a_page_index_and_snappy() {
+    let written = write((0..25).map(|part| batch(part * 8192..(part + 1) * 8192, true)).collect(), 1 << 30).await;
+    let metadata = ParquetRecordBatchReaderBuilder::try_new_with_options(
+        written.open(0),
+        parquet::arrow::arrow_reader::ArrowReaderOptions::new()
+            .with_page_index_policy(parquet::file::metadata::PageIndexPolicy::Required),
+    )
+    .unwrap()
+    .metadata()
+    .clone();
+    assert_eq!(
+        metadata.row_groups().iter().map(|group| group.num_rows()).collect::<Vec<_>>(),
+        [100_000, 100_000, 4800]
+    );
+    for (group, offsets) in metadata.row_groups().iter().zip(metadata.offset_index().unwrap()) {
+        for (column, offsets) in group.columns().iter().zip(offsets) {
+            assert_eq!(column.compression(), Compression::SNAPPY);
+            let statistics = column.statistics().unwrap();
+            assert!(statistics.min_bytes_opt().is_some() && statistics.max_bytes_opt().is_some());
+            assert!(statistics.null_count_opt().is_some());
+            let starts: Vec<_> = offsets.page_locations().iter().map(|page| page.first_row_index).collect();
+            assert!(starts.windows(2).all(|pages| pages[1] - pages[0] <= 8_000), "{starts:?}");
+            assert!(starts.len() <= 20, "{starts:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_end_at_their_target_size() {
+    let written = write((0..40).map(|part| batch(part * 8192..(part + 1) * 8192, true)).collect(), 1 << 20).await;
+    assert!(written.files.len() > 2, "{:?}", written.files.len());
+    assert_eq!(written.files.iter().map(|file| file.stats.rows).sum::<u64>(), 40 * 8192);
+}
