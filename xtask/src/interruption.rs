@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
 static CHILDREN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
@@ -77,8 +78,8 @@ fn children() -> std::sync::MutexGuard<'static, BTreeSet<u32>> {
 }
 
 fn terminate(pid: u32) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+    if let Some(pid) = i32::try_from(pid).ok().map(Pid::from_raw) {
         // A child that has just ended needs no signal.
-        let _ = kill_process(pid, Signal::TERM);
+        let _ = kill(pid, Signal::SIGTERM);
     }
 }

@@ -9,9 +9,9 @@ mod sql;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use axum::Router;
 use kalamdb_api::flush::FLUSH_JOBS_PATH;
 use kalamdb_api::sql::{LOGIN_PATH, SQL_PATH};
 use kalamdb_engine::Engine;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::cache;
 use crate::interruption;
@@ -91,7 +92,7 @@ impl Identity {
     }
 
     fn end(self) {
-        self.signal(Signal::TERM);
+        self.signal(Signal::SIGTERM);
         let gone = || Ok(!self.is_running());
         if interruption::wait_until("a process to end", Duration::from_secs(5), gone).is_err() {
             self.kill();
@@ -99,15 +100,15 @@ impl Identity {
     }
 
     fn kill(self) {
-        self.signal(Signal::KILL);
+        self.signal(Signal::SIGKILL);
         let gone = || Ok(!self.is_running());
         let _ = interruption::wait_until("a killed process", Duration::from_secs(5), gone);
     }
 
     fn signal(self, signal: Signal) {
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).filter(|_| self.is_running());
+        let pid = i32::try_from(self.pid).ok().map(Pid::from_raw).filter(|_| self.is_running());
         if let Some(pid) = pid {
-            let _ = kill_process(pid, signal);
+            let _ = kill(pid, signal);
         }
     }
 }
@@ -131,7 +132,7 @@ pub fn sweep(mark: &Path, programs: &[&str]) {
         next += 1;
     }
     for identity in doomed.into_iter().filter_map(Identity::of) {
-        identity.signal(Signal::KILL);
+        identity.signal(Signal::SIGKILL);
     }
 }
 

@@ -76,7 +76,7 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
 
 /// Whether this process may install packages and make bridges.
 pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+    nix::unistd::geteuid().is_root()
 }
 
 impl Package {
