@@ -140,15 +140,18 @@ impl World {
 
     async fn flush(&mut self) -> FlushState {
         let id = self.start_flush().await;
-        self.end_of(&id).await.state
+        let job = self.end_of(&id).await;
+        if let Some(message) = job.message {
+            println!("{id}: {message}");
+        }
+        job.state
     }
 
     /// Lets the job die after a step; the process would die with it.
     async fn die_in_flush(&mut self, step: Step) {
-        *self.engine().flusher().runner.dies_after.lock() = Some(step);
-        let id = self.start_flush().await;
-        let begun = |id: &str| self.engine().flush_job(id).is_some_and(|job| job.state != FlushState::Queued);
-        while !begun(&id) {
+        self.engine().flusher().runner.death.lock().after = Some(step);
+        self.start_flush().await;
+        while !self.engine().flusher().runner.death.lock().came {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
