@@ -1,3 +1,109 @@
-//! Developer commands.
+//! Developer commands: `cargo xtask --help`.
 
-fn main() {}
+mod cache;
+mod charts;
+mod cluster;
+mod console;
+mod demo;
+mod images;
+mod interruption;
+mod program;
+mod test;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::cache::Cache;
+use crate::cluster::Cluster;
+use crate::workspace::Warnings;
+
+/// Developer commands of KalamDB.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Installs and builds the tools that the other commands need.
+    Tools,
+    /// Shows the whole system at work on real rows, on a cluster or without one.
+    Demo(demo::Options),
+    /// Runs all checks and all tests, on a real cluster and a real S3 server.
+    Test,
+    /// Checks formatting and lints.
+    Lint,
+    /// Runs the benchmarks, built for release.
+    Bench {
+        /// Passed on to `cargo bench`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Builds the workspace, and the container images with --images.
+    Build {
+        /// Builds the images too.
+        #[arg(long)]
+        images: bool,
+    },
+    /// Starts, stops or describes the local Kubernetes cluster.
+    Cluster {
+        #[command(subcommand)]
+        action: ClusterAction,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterAction {
+    /// Starts it; a running one is left as it is.
+    Up,
+    /// Removes it with all its data.
+    Down,
+    /// Tells what runs and how to reach it.
+    Status,
+}
+
+fn main() -> ExitCode {
+    match interruption::watch().and_then(|()| run(Arguments::parse().command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let cache = Cache::from_environment()?;
+    match command {
+        Command::Tools => tools::set_up(&cache),
+        Command::Demo(options) => demo::run(&cache, &options),
+        Command::Test => test::run(&cache),
+        Command::Lint => test::lint(&cache),
+        Command::Bench { arguments } => {
+            tools::debian::ensure(tools::debian::BUILD)?;
+            workspace::cargo(&cache).args(["bench", "--workspace", "--locked", "--bench", "*"]).args(arguments).shown()
+        }
+        Command::Build { images } => {
+            tools::debian::ensure(tools::debian::BUILD)?;
+            workspace::build(&cache, Warnings::Ignored)?;
+            if images { images::build_products(&cache).map(drop) } else { Ok(()) }
+        }
+        Command::Cluster { action } => {
+            let cluster = Cluster::new(&cache, tools::for_cluster(&cache)?);
+            match action {
+                ClusterAction::Up => cluster.up().map(|()| cluster.status()),
+                ClusterAction::Down => cluster.down(),
+                ClusterAction::Status => {
+                    cluster.status();
+                    Ok(())
+                }
+            }
+        }
+    }
+}

@@ -206,6 +206,9 @@ impl Engine {
 
     /// Rows and tables wait until a new volume has proven its prefix; else an empty database would look like a ready one.
     fn check_owned(&self) -> Result<(), EngineError> {
+        if self.inner.closing.load(Ordering::SeqCst) {
+            return Err(EngineError::Unavailable("the instance is shutting down; retry once it is up again".into()));
+        }
         match self.inner.flusher.not_ready() {
             Some(Readiness::NotReady { message, .. }) => Err(EngineError::Unavailable(message)),
             _ => Ok(()),

@@ -1,1 +1,30 @@
-//! SQL over the table engine.
+//! SQL over the table engine: text and parameters in, results out. It knows no HTTP.
+//!
+//! A statement takes four steps, each in a module of its own:
+//!
+//! * [`parse`]: text to statements; KalamDB's own extend the standard ones of `sqlparser`;
+//! * [`bind`]: names, types and values, judged against the catalog; [`authorize`]: may this user do that?
+//! * [`route`]: simple statements on a primary key go straight to the engine, all else to DataFusion;
+//! * [`execute`]: what each statement does.
+//!
+//! [`relations`] shows tables, `system` and `information_schema` to DataFusion, of one snapshot and for one user; [`reply`] turns
+//! results into the cells of the public protocol.
+
+pub mod authorize;
+pub mod bind;
+pub mod database;
+pub mod error;
+pub mod execute;
+pub mod functions;
+pub mod lineage;
+pub mod parse;
+pub mod password;
+pub mod planner;
+pub mod relations;
+pub mod reply;
+pub mod route;
+pub mod rows;
+pub mod wildcard;
+
+pub use database::{Database, Identity, Request, SqlConfig, StatementKind, StatementObserver};
+pub use error::{ErrorCode, SqlError};

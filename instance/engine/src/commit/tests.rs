@@ -1,6 +1,7 @@
 //! The committer over a real RocksDB: single commits, groups, restarts, damage; and random programs against a model.
 
 mod programs;
+mod speed;
 mod volume;
 mod world;
 

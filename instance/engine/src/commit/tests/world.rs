@@ -12,7 +12,7 @@ use crate::config::{Durability, FlushConfig, Limits, ObjectStoreConfig};
 use crate::engine::{FoundRow, LookUp, RowWrite};
 use crate::hot::changes::Change;
 use crate::hot::row::{RowReader, decode_row};
-use crate::hot::{Key, Mask, key};
+use crate::hot::{HotRow, Key, Mask, key};
 use crate::schema::testing::table;
 use crate::schema::{SqlType, TableKind, TableName, UserId};
 use crate::seq::{EPOCH_MS, Seq};
@@ -105,10 +105,15 @@ pub async fn start(config: &EngineConfig, clock: Arc<dyn Clock>) -> Result<(Arc<
 }
 
 impl World {
+    /// Does not wait for the disk where it need not: it tests the order of things, not the disk.
     pub async fn new(kind: TableKind) -> Self {
+        Self::with_durability(kind, Durability::Os).await
+    }
+
+    pub async fn with_durability(kind: TableKind, durability: Durability) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock(AtomicI64::new((EPOCH_MS + 1_000_000) * 1000)));
-        let config = config(dir.path());
+        let config = EngineConfig { durability, ..config(dir.path()) };
         let (hot, committer) = start(&config, clock.clone()).await.unwrap();
         let made = table(kind, &[SqlType::BigInt, SqlType::BigInt], &[0]);
         committer.catalog_change(CatalogChange::CreateTable(Box::new(made))).await.unwrap();
@@ -179,6 +184,15 @@ impl World {
             ),
         };
         (key, LookUp::Read { found, cold_version })
+    }
+
+    /// Reads many keys of a table that has no cold tier.
+    pub fn look_up_hot(&self, keys: &[i64]) -> Vec<Found> {
+        let encoded: Vec<_> = keys.iter().map(|key| self.key(*key)).collect();
+        let rows = self.hot().snapshot().rows_at(&self.table, self.user.as_ref(), &encoded).unwrap();
+        let found = |hot: HotRow| Some(FoundRow { seq: hot.seq, updated: hot.updated, row: hot.row?, place: None });
+        let look_up = |hot: Option<HotRow>| LookUp::Read { found: hot.and_then(found), cold_version: -1 };
+        keys.iter().copied().zip(rows.into_iter().map(look_up)).collect()
     }
 
     pub fn try_record(&self, found: &Found, new: Option<i64>) -> Result<RowRecord, EngineError> {

@@ -1,0 +1,130 @@
+//! Who may do what. Judged for a whole batch before its first statement runs, and again below SQL, where tables are handed out.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{ObjectName, Visit, Visitor};
+use kalamdb_engine::catalog::{Catalog, Role};
+use kalamdb_engine::schema::{AccessLevel, Table, TableKind, TableName};
+
+use crate::bind::names::{self, SYSTEM};
+use crate::parse::{Show, Statement, UserChange};
+use crate::{ErrorCode, Identity, SqlError};
+
+/// Whether that role may read the table's rows; of a per-user table it sees its own only.
+pub fn may_read(role: Role, table: &Table) -> bool {
+    match (table.kind, table.access_level) {
+        (TableKind::User | TableKind::Stream, _) | (TableKind::Shared, AccessLevel::Public) => true,
+        (TableKind::Shared, AccessLevel::Private | AccessLevel::Restricted) => role >= Role::Service,
+        (TableKind::Shared, AccessLevel::Dba) => role >= Role::Dba,
+    }
+}
+
+/// Whether that role may write the table's rows; of a per-user table its own only.
+pub fn may_write(role: Role, table: &Table) -> bool {
+    match table.kind {
+        TableKind::User | TableKind::Stream => true,
+        TableKind::Shared => role >= Role::Service && may_read(role, table),
+    }
+}
+
+/// Refuses what the user may not do. Tables that do not exist yet are judged when the statement runs.
+pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity: &Identity) -> Result<(), SqlError> {
+    match statement {
+        Statement::CreateNamespace { .. }
+        | Statement::DropNamespace { .. }
+        | Statement::AlterNamespace { .. }
+        | Statement::CreateTable(_)
+        | Statement::FlushAll(_)
+        | Statement::Show(Show::Stats(_)) => need(identity, Role::Service),
+        Statement::DropTable { name, .. } | Statement::FlushTable(name) => {
+            need(identity, Role::Service)?;
+            check_table(catalog, &names::table_name(name, namespace)?, identity, Access::Write)
+        }
+        Statement::CreateUser { .. } | Statement::DropUser { .. } => need(identity, Role::Dba),
+        Statement::AlterUser { name, change: UserChange::Password(_) }
+            if names::fold(name) == identity.user.as_str() =>
+        {
+            Ok(())
+        }
+        Statement::AlterUser { .. } => need(identity, Role::Dba),
+        Statement::Show(Show::Columns(name)) => {
+            check_table(catalog, &names::table_name(name, namespace)?, identity, Access::Read)
+        }
+        Statement::Show(Show::Namespaces | Show::Tables(_) | Show::Storages) | Statement::Use(_) => Ok(()),
+        Statement::Insert(insert) => {
+            let target = names::insert_target(&insert.table, namespace)?;
+            check_table(catalog, &target, identity, Access::Write)?;
+            check_relations(&insert.source, catalog, namespace, identity)
+        }
+        Statement::Update(update) => check_write(update.as_ref(), catalog, namespace, identity),
+        Statement::Delete(delete) => check_write(delete.as_ref(), catalog, namespace, identity),
+        Statement::Query(query) => check_relations(query.as_ref(), catalog, namespace, identity),
+        Statement::Explain(statement) => check_relations(statement.as_ref(), catalog, namespace, identity),
+    }
+}
+
+/// Reading or writing rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// SELECT.
+    Read,
+    /// INSERT, UPDATE, DELETE, DROP, FLUSH.
+    Write,
+}
+
+/// Refuses a table that the user may not read or write, and system tables to plain users.
+pub fn check_table(catalog: &Catalog, name: &TableName, identity: &Identity, access: Access) -> Result<(), SqlError> {
+    if name.namespace == SYSTEM && (access == Access::Write || identity.role < Role::Service) {
+        return Err(denied(identity, access, name));
+    }
+    let Some(table) = catalog.tables.get(name) else { return Ok(()) };
+    let allowed = match access {
+        Access::Read => may_read(identity.role, table),
+        Access::Write => may_write(identity.role, table),
+    };
+    if allowed { Ok(()) } else { Err(denied(identity, access, name)) }
+}
+
+fn denied(identity: &Identity, access: Access, name: &TableName) -> SqlError {
+    let verb = if access == Access::Read { "read" } else { "write" };
+    let text = format!("user '{}' may not {verb} table '{name}'", identity.user);
+    SqlError::new(ErrorCode::PermissionDenied, text)
+}
+
+fn need(identity: &Identity, role: Role) -> Result<(), SqlError> {
+    if identity.role >= role {
+        return Ok(());
+    }
+    let needed = crate::functions::role_name(role);
+    let text = format!("user '{}' may not do that: it needs the role '{needed}'", identity.user);
+    Err(SqlError::new(ErrorCode::PermissionDenied, text))
+}
+
+/// Every relation that a piece of a statement names, in any position; CTEs among them are no tables and found in no catalog.
+fn check_relations<T: Visit>(
+    part: &T,
+    catalog: &Catalog,
+    namespace: &str,
+    identity: &Identity,
+) -> Result<(), SqlError> {
+    let mut relations = Relations(Vec::new());
+    let _ = part.visit(&mut relations);
+    let named = relations.0.iter().map(|name| names::table_name(name, namespace));
+    named.flatten().try_for_each(|name| check_table(catalog, &name, identity, Access::Read))
+}
+
+/// UPDATE and DELETE: which of the relations is the target is judged where it is bound; reading all of them is needed anyway.
+fn check_write<T: Visit>(part: &T, catalog: &Catalog, namespace: &str, identity: &Identity) -> Result<(), SqlError> {
+    check_relations(part, catalog, namespace, identity)
+}
+
+struct Relations(Vec<ObjectName>);
+
+impl Visitor for Relations {
+    type Break = ();
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+        self.0.push(relation.clone());
+        ControlFlow::Continue(())
+    }
+}

@@ -1,0 +1,7 @@
+//! From what was written to what is meant: names against the catalog, types, values and table definitions.
+
+pub mod literal;
+pub mod names;
+pub mod sql_type;
+pub mod table;
+pub mod value;

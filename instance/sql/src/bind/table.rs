@@ -1,0 +1,296 @@
+//! `CREATE TABLE` as written, to the table that it makes.
+
+use datafusion::sql::sqlparser::ast::{ColumnDef, ColumnOption, Expr, FunctionArguments, Ident};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use kalamdb_engine::schema::{
+    AccessLevel, Column, ColumnId, DefaultValue, FlushPolicy, SchemaVersion, Table, TableId, TableKind, TableName,
+};
+use uuid::Uuid;
+
+use super::literal::{Parameters, literal_of};
+use super::names::{check_new_name, fold};
+use super::{sql_type, value};
+use crate::parse::CreateTable;
+use crate::{ErrorCode, SqlError};
+
+/// Most columns of a table.
+const MAX_COLUMNS: usize = 1000;
+
+/// The table that the statement makes; the engine gives it its id.
+pub fn bind(written: &CreateTable, name: TableName, now_ms: i64) -> Result<Table, SqlError> {
+    check_new_name("table", &name.name)?;
+    let options = Options::bind(written)?;
+    let mut columns = Vec::with_capacity(written.columns.len());
+    let mut inline_key = Vec::new();
+    for (place, definition) in written.columns.iter().enumerate() {
+        let (column, is_key) = bind_column(definition, ColumnId(place as u32 + 1))?;
+        if columns.iter().any(|other: &Column| other.name == column.name) {
+            return Err(invalid(format!("column '{}' is defined twice", column.name)));
+        }
+        if is_key {
+            inline_key.push(column.id);
+        }
+        columns.push(column);
+    }
+    if columns.is_empty() || columns.len() > MAX_COLUMNS {
+        return Err(invalid(format!("a table has 1 to {MAX_COLUMNS} columns, '{name}' has {}", columns.len())));
+    }
+    let primary_key = bind_key(&name, &mut columns, inline_key, written.primary_key.as_deref())?;
+    Ok(Table {
+        id: TableId(0),
+        uuid: Uuid::new_v4(),
+        name,
+        kind: options.kind,
+        version: SchemaVersion(1),
+        next_column_id: ColumnId(columns.len() as u32 + 1),
+        columns,
+        primary_key,
+        flush_policy: options.flush_policy,
+        access_level: options.access_level,
+        created_at: now_ms,
+        updated_at: now_ms,
+    })
+}
+
+fn invalid(text: impl Into<String>) -> SqlError {
+    SqlError::new(ErrorCode::InvalidValue, text)
+}
+
+fn bind_key(
+    table: &TableName,
+    columns: &mut [Column],
+    inline: Vec<ColumnId>,
+    listed: Option<&[Ident]>,
+) -> Result<Vec<ColumnId>, SqlError> {
+    let key = match (inline.len(), listed) {
+        (0, Some(names)) => {
+            let id_of = |name: &Ident| {
+                let name = fold(name);
+                let found = columns.iter().find(|column| column.name == name);
+                found
+                    .map(|column| column.id)
+                    .ok_or_else(|| SqlError::not_found("column", format_args!("{table}.{name}")))
+            };
+            names.iter().map(id_of).collect::<Result<Vec<_>, _>>()?
+        }
+        (1, None) => inline,
+        (0, None) => return Err(invalid(format!("table '{table}' needs a PRIMARY KEY"))),
+        _ => return Err(invalid(format!("table '{table}' has more than one PRIMARY KEY; write PRIMARY KEY (a, b)"))),
+    };
+    for (at, id) in key.iter().enumerate() {
+        let column = columns.iter_mut().find(|column| column.id == *id).expect("the key's columns were just found");
+        if key[..at].contains(id) {
+            return Err(invalid(format!("column '{}' stands twice in the PRIMARY KEY", column.name)));
+        }
+        if !column.sql_type.can_be_key() {
+            let type_name = sql_type::sql_name(column.sql_type);
+            return Err(invalid(format!("column '{}' of type {type_name} can't be in a PRIMARY KEY", column.name)));
+        }
+        column.nullable = false;
+    }
+    Ok(key)
+}
+
+/// The column, and whether it is the key.
+fn bind_column(definition: &ColumnDef, id: ColumnId) -> Result<(Column, bool), SqlError> {
+    let name = fold(&definition.name);
+    if name.starts_with('_') {
+        return Err(invalid(format!("column '{name}': names that begin with '_' are kept by the database")));
+    }
+    let mut column = Column {
+        id,
+        physical_name: name.clone(),
+        name,
+        sql_type: sql_type::bind(&definition.data_type)?,
+        nullable: true,
+        default: None,
+        since: SchemaVersion(1),
+    };
+    let mut is_key = false;
+    for option in &definition.options {
+        match &option.option {
+            ColumnOption::Null => column.nullable = true,
+            ColumnOption::NotNull => column.nullable = false,
+            ColumnOption::PrimaryKey(_) => is_key = true,
+            ColumnOption::Default(expr) => column.default = Some(bind_default(expr, &column)?),
+            ColumnOption::DialectSpecific(tokens) if is_auto_increment(tokens) => {
+                column.default = Some(DefaultValue::SnowflakeId);
+            }
+            other => return Err(SqlError::not_available(format!("'{other}' of column '{}'", column.name))),
+        }
+    }
+    check_default(&column)?;
+    Ok((column, is_key))
+}
+
+fn is_auto_increment(tokens: &[Token]) -> bool {
+    let is_word = |token: &Token| match token {
+        Token::Word(word) => {
+            ["AUTO_INCREMENT", "AUTOINCREMENT"].iter().any(|known| word.value.eq_ignore_ascii_case(known))
+        }
+        _ => false,
+    };
+    tokens.len() == 1 && tokens.iter().all(is_word)
+}
+
+fn bind_default(expr: &Expr, column: &Column) -> Result<DefaultValue, SqlError> {
+    if let Some(literal) = literal_of(expr, &Parameters::default())? {
+        return value::from_literal(&literal, column).map(DefaultValue::Literal);
+    }
+    let unknown = || {
+        let known = "a literal, NOW(), CURRENT_TIMESTAMP, SNOWFLAKE_ID(), UUID_V7() or ULID()";
+        invalid(format!("the DEFAULT of column '{}' is {expr}; it can be {known}", column.name))
+    };
+    let Expr::Function(function) = expr else { return Err(unknown()) };
+    let takes_nothing = match &function.args {
+        FunctionArguments::None => true,
+        FunctionArguments::List(list) => list.args.is_empty(),
+        FunctionArguments::Subquery(_) => false,
+    };
+    match function.name.to_string().to_ascii_uppercase().as_str() {
+        "NOW" | "CURRENT_TIMESTAMP" if takes_nothing => Ok(DefaultValue::CurrentTimestamp),
+        "SNOWFLAKE_ID" if takes_nothing => Ok(DefaultValue::SnowflakeId),
+        "UUID_V7" if takes_nothing => Ok(DefaultValue::UuidV7),
+        "ULID" if takes_nothing => Ok(DefaultValue::Ulid),
+        _ => Err(unknown()),
+    }
+}
+
+/// A generated default must fit the column's type.
+fn check_default(column: &Column) -> Result<(), SqlError> {
+    use kalamdb_engine::schema::SqlType;
+    let fits = match &column.default {
+        Some(DefaultValue::SnowflakeId) => matches!(column.sql_type, SqlType::BigInt | SqlType::Text),
+        Some(DefaultValue::UuidV7 | DefaultValue::Ulid) => column.sql_type == SqlType::Text,
+        Some(DefaultValue::CurrentTimestamp) => matches!(column.sql_type, SqlType::Timestamp | SqlType::Date),
+        Some(DefaultValue::Literal(_)) | None => true,
+    };
+    if fits {
+        return Ok(());
+    }
+    let type_name = sql_type::sql_name(column.sql_type);
+    Err(invalid(format!("the DEFAULT of column '{}' does not fit its type {type_name}", column.name)))
+}
+
+/// `WITH (…)`, and the kind that stood before `TABLE`.
+struct Options {
+    kind: TableKind,
+    flush_policy: FlushPolicy,
+    access_level: AccessLevel,
+}
+
+impl Options {
+    fn bind(written: &CreateTable) -> Result<Self, SqlError> {
+        let (mut kind, mut flush_policy, mut access_level) = (written.kind, FlushPolicy::default(), None);
+        for (name, text) in &written.options {
+            match name.value.to_ascii_uppercase().as_str() {
+                "TYPE" => kind = Some(agreed_kind(kind, text)?),
+                "FLUSH_POLICY" => flush_policy = flush_policy_of(text)?,
+                "ACCESS_LEVEL" => access_level = Some(access_level_of(text)?),
+                "STORAGE_ID" if text == "local" => {}
+                "STORAGE_ID" => return Err(SqlError::not_found("storage", text)),
+                "TTL_SECONDS" => return Err(SqlError::not_available("TTL_SECONDS, which is for STREAM tables,")),
+                "DELETED_RETENTION_HOURS" => return Err(SqlError::not_available("the option DELETED_RETENTION_HOURS")),
+                other => return Err(invalid(format!("unknown table option '{other}'"))),
+            }
+        }
+        let kind = kind.unwrap_or(TableKind::Shared);
+        if kind == TableKind::Stream {
+            return Err(SqlError::new(ErrorCode::NotAvailable, "STREAM tables are not available in this version"));
+        }
+        if access_level.is_some() && kind != TableKind::Shared {
+            return Err(invalid("ACCESS_LEVEL is for SHARED tables; rows of other tables belong to one user each"));
+        }
+        Ok(Self { kind, flush_policy, access_level: access_level.unwrap_or_default() })
+    }
+}
+
+fn agreed_kind(before_table: Option<TableKind>, text: &str) -> Result<TableKind, SqlError> {
+    let kind = match text.to_ascii_lowercase().as_str() {
+        "user" => TableKind::User,
+        "shared" => TableKind::Shared,
+        "stream" => TableKind::Stream,
+        _ => return Err(invalid(format!("TYPE = '{text}': it is USER, SHARED or STREAM"))),
+    };
+    match before_table {
+        Some(other) if other != kind => {
+            Err(invalid(format!("CREATE {} TABLE with TYPE = '{text}'", other.as_str().to_uppercase())))
+        }
+        _ => Ok(kind),
+    }
+}
+
+fn access_level_of(text: &str) -> Result<AccessLevel, SqlError> {
+    match text.to_ascii_lowercase().as_str() {
+        "public" => Ok(AccessLevel::Public),
+        "private" => Ok(AccessLevel::Private),
+        "restricted" => Ok(AccessLevel::Restricted),
+        "dba" => Ok(AccessLevel::Dba),
+        _ => Err(invalid(format!("ACCESS_LEVEL = '{text}': it is PUBLIC, PRIVATE, RESTRICTED or DBA"))),
+    }
+}
+
+/// `rows:N,interval:S`, in any order, at least one of them.
+fn flush_policy_of(text: &str) -> Result<FlushPolicy, SqlError> {
+    let bad =
+        || invalid(format!("FLUSH_POLICY = '{text}': it is 'rows:N', 'interval:SECONDS' or 'rows:N,interval:SECONDS'"));
+    let mut policy = FlushPolicy::default();
+    for part in text.split(',') {
+        let (name, number) = part.split_once(':').ok_or_else(bad)?;
+        let number = number.trim().parse::<u64>().ok().filter(|number| *number > 0).ok_or_else(bad)?;
+        let place = match name.trim().to_ascii_lowercase().as_str() {
+            "rows" => &mut policy.rows,
+            "interval" => &mut policy.interval_seconds,
+            _ => return Err(bad()),
+        };
+        if place.replace(number).is_some() {
+            return Err(bad());
+        }
+    }
+    Ok(policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::{Statement, parse_batch};
+
+    fn created(sql: &str) -> Result<Table, SqlError> {
+        let statement = parse_batch(sql)?.remove(0).statement;
+        let Statement::CreateTable(written) = statement else { panic!("{sql} is CREATE TABLE") };
+        bind(&written, TableName::new("a", "b"), 0)
+    }
+
+    #[test]
+    fn modifiers_come_in_any_order_and_options_in_any_case() {
+        let table = created(
+            "CREATE TABLE a.b (id BIGINT AUTO_INCREMENT PRIMARY KEY, timestamp TIMESTAMP DEFAULT NOW() NOT NULL,
+             key TEXT NOT NULL DEFAULT 'x', price DECIMAL(10, 2) DEFAULT 1.5)
+             WITH (type = 'USER', flush_policy = 'rows:10,interval:60')",
+        )
+        .unwrap();
+        assert_eq!((table.kind, table.primary_key.len()), (TableKind::User, 1));
+        assert_eq!(table.flush_policy, FlushPolicy { rows: Some(10), interval_seconds: Some(60) });
+        assert_eq!(table.columns[0].default, Some(DefaultValue::SnowflakeId));
+        assert_eq!(table.columns.iter().map(|column| column.nullable).collect::<Vec<_>>(), [false, false, false, true]);
+    }
+
+    #[test]
+    fn what_a_table_cannot_be_is_refused_by_name() {
+        for (sql, message) in [
+            ("CREATE TABLE a.b (id INT)", "needs a PRIMARY KEY"),
+            ("CREATE TABLE a.b (id DOUBLE PRIMARY KEY)", "'id' of type DOUBLE can't be in a PRIMARY KEY"),
+            ("CREATE TABLE a.b (_id INT PRIMARY KEY)", "'_id'"),
+            ("CREATE TABLE a.b (id INT PRIMARY KEY, ID TEXT)", "'id' is defined twice"),
+            ("CREATE TABLE a.b (id INT PRIMARY KEY) WITH (colour = 'red')", "unknown table option 'COLOUR'"),
+            ("CREATE TABLE a.b (id INT PRIMARY KEY) WITH (FLUSH_POLICY = 'rows:0')", "FLUSH_POLICY"),
+            ("CREATE STREAM TABLE a.b (id INT PRIMARY KEY)", "STREAM tables are not available in this version"),
+            ("CREATE TABLE a.b (id INT PRIMARY KEY, v EMBEDDING(3))", "EMBEDDING"),
+            ("CREATE TABLE a.b (id INT DEFAULT 'x' PRIMARY KEY)", "'x' is not a number"),
+            ("CREATE USER TABLE a.b (id INT PRIMARY KEY) WITH (ACCESS_LEVEL = PUBLIC)", "ACCESS_LEVEL"),
+        ] {
+            let error = created(sql).expect_err(sql);
+            assert!(error.message.contains(message), "{sql}: {error}");
+        }
+    }
+}

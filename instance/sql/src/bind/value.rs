@@ -1,0 +1,341 @@
+//! Values into columns: what a literal or a computed scalar becomes in a column of some type, or why it can't.
+//!
+//! Literals and computed values take the same way, so that both routes of a statement store the same. A number with a fraction
+//! rounds to the nearest integer or decimal, half away from zero; whatever else would lose something is refused.
+
+use arrow::compute::CastOptions;
+use arrow::compute::kernels::cast_utils::string_to_datetime;
+use arrow::datatypes::{DataType, TimeUnit};
+use arrow::util::display::FormatOptions;
+use chrono::{DateTime, NaiveDate, Utc};
+use datafusion::common::ScalarValue;
+use kalamdb_engine::schema::{Column, SqlType};
+use kalamdb_engine::value::Value;
+
+use super::literal::{Literal, hex};
+use super::sql_type::sql_name;
+use crate::{ErrorCode, SqlError};
+
+const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: FormatOptions::new() };
+
+/// The literal as a value of the column; NULL is judged by [`check_null`].
+pub fn from_literal(literal: &Literal, column: &Column) -> Result<Value, SqlError> {
+    convert(literal, column.sql_type).map_err(|reason| does_not_fit(column, &reason))
+}
+
+/// The scalar as a value of the column.
+pub fn from_scalar(scalar: &ScalarValue, column: &Column) -> Result<Value, SqlError> {
+    if scalar.is_null() {
+        return Ok(Value::Null);
+    }
+    moment(scalar, column.sql_type)
+        .or_else(|| plain(scalar).map(|literal| convert(&literal, column.sql_type)))
+        .unwrap_or_else(|| Err(format!("a value of type {} was given", scalar.data_type())))
+        .map_err(|reason| does_not_fit(column, &reason))
+}
+
+/// The literal as a value of that type; the reason where it is none.
+pub fn convert(literal: &Literal, sql_type: SqlType) -> Result<Value, String> {
+    if *literal == Literal::Null {
+        return Ok(Value::Null);
+    }
+    match sql_type {
+        SqlType::Boolean => boolean(literal).map(Value::Boolean),
+        SqlType::SmallInt => integer(literal).and_then(narrow).map(Value::SmallInt),
+        SqlType::Int => integer(literal).and_then(narrow).map(Value::Int),
+        SqlType::BigInt => integer(literal).and_then(narrow).map(Value::BigInt),
+        SqlType::Float => float(literal).and_then(single).map(Value::Float),
+        SqlType::Double => float(literal).map(Value::Double),
+        SqlType::Decimal { precision, scale } => decimal(&text(literal)?, precision, scale).map(Value::Decimal),
+        SqlType::Text => text(literal).map(Value::Text),
+        SqlType::Bytes => bytes(literal).map(Value::Bytes),
+        SqlType::Timestamp => timestamp(literal).map(Value::Timestamp),
+        SqlType::Date => date(literal).map(Value::Date),
+        SqlType::Json => json(literal).map(Value::Json),
+    }
+}
+
+/// Refuses NULL where the column takes none.
+pub fn check_null(value: &Value, column: &Column, table: &impl std::fmt::Display) -> Result<(), SqlError> {
+    if !value.is_null() || column.nullable {
+        return Ok(());
+    }
+    let text = format!("column '{}' of table '{table}' is NOT NULL, and the row has no value for it", column.name);
+    Err(SqlError::new(ErrorCode::NotNullViolation, text))
+}
+
+fn does_not_fit(column: &Column, reason: &str) -> SqlError {
+    let text = format!("column '{}' of type {}: {reason}", column.name, sql_name(column.sql_type));
+    SqlError::new(ErrorCode::InvalidValue, text)
+}
+
+fn boolean(literal: &Literal) -> Result<bool, String> {
+    match literal {
+        Literal::Boolean(value) => Ok(*value),
+        Literal::Text(text) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "t" | "yes" | "on" | "1" => Ok(true),
+            "false" | "f" | "no" | "off" | "0" => Ok(false),
+            _ => Err(format!("{} is neither true nor false", shown(literal))),
+        },
+        _ => Err(format!("{} is neither true nor false", shown(literal))),
+    }
+}
+
+fn integer(literal: &Literal) -> Result<i128, String> {
+    let text = match literal {
+        Literal::Number(text) | Literal::Text(text) => text.trim(),
+        _ => return Err(format!("{} is not a number", shown(literal))),
+    };
+    if let Ok(whole) = text.parse::<i128>() {
+        return Ok(whole);
+    }
+    decimal(text, 38, 0).map_err(|_| match text.parse::<f64>() {
+        Ok(_) => "the value is out of range".to_owned(),
+        Err(_) => format!("{} is not a number", shown(literal)),
+    })
+}
+
+fn narrow<T: TryFrom<i128>>(whole: i128) -> Result<T, String> {
+    T::try_from(whole).map_err(|_| format!("{whole} is out of range"))
+}
+
+fn float(literal: &Literal) -> Result<f64, String> {
+    let text = match literal {
+        Literal::Number(text) | Literal::Text(text) => text.trim(),
+        _ => return Err(format!("{} is not a number", shown(literal))),
+    };
+    let value: f64 = text.parse().map_err(|_| format!("{} is not a number", shown(literal)))?;
+    let says_infinite = text.to_ascii_lowercase().contains("inf");
+    if value.is_infinite() && !says_infinite { Err(format!("{text} is out of range")) } else { Ok(value) }
+}
+
+fn single(value: f64) -> Result<f32, String> {
+    let narrowed = value as f32;
+    if narrowed.is_infinite() && value.is_finite() { Err(format!("{value} is out of range")) } else { Ok(narrowed) }
+}
+
+/// The unscaled integer of a decimal text, rounded half away from zero at the scale.
+fn decimal(text: &str, precision: u8, scale: u8) -> Result<i128, String> {
+    let bad = || format!("'{text}' is not a number");
+    let (mantissa, exponent) = match text.trim().split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().map_err(|_| bad())?),
+        None => (text.trim(), 0),
+    };
+    let (negative, digits) = match mantissa.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, mantissa.strip_prefix('+').unwrap_or(mantissa)),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all: Vec<u8> = whole.bytes().chain(fraction.bytes()).collect();
+    if all.is_empty() || !all.iter().all(u8::is_ascii_digit) {
+        return Err(bad());
+    }
+    let out_of_range = || format!("{text} has more than {} digits before the point", precision - scale);
+    // The number of leading digits that stand before the place at which the scale ends.
+    let kept = whole.len() as i64 + i64::from(exponent) + i64::from(scale);
+    let mut unscaled: i128 = 0;
+    for at in 0..kept.max(0) {
+        let digit = all.get(at as usize).map_or(0, |digit| i128::from(digit - b'0'));
+        unscaled = unscaled.checked_mul(10).and_then(|value| value.checked_add(digit)).ok_or_else(out_of_range)?;
+        if unscaled == 0 && at as usize >= all.len() {
+            break;
+        }
+    }
+    let rounds_up = usize::try_from(kept).ok().and_then(|at| all.get(at)).is_some_and(|digit| *digit >= b'5');
+    unscaled += i128::from(rounds_up);
+    if unscaled >= 10i128.pow(u32::from(precision)) {
+        return Err(out_of_range());
+    }
+    Ok(if negative { -unscaled } else { unscaled })
+}
+
+fn text(literal: &Literal) -> Result<String, String> {
+    match literal {
+        Literal::Text(text) | Literal::Number(text) => Ok(text.clone()),
+        Literal::Boolean(value) => Ok(value.to_string()),
+        Literal::Bytes(bytes) => String::from_utf8(bytes.clone()).map_err(|_| "the bytes are not UTF-8".into()),
+        Literal::Null => Err("NULL".into()),
+    }
+}
+
+fn bytes(literal: &Literal) -> Result<Vec<u8>, String> {
+    match literal {
+        Literal::Bytes(bytes) => Ok(bytes.clone()),
+        Literal::Text(text) => match text.strip_prefix("\\x") {
+            Some(digits) => hex(digits).map_err(|error| error.message),
+            None => Ok(text.clone().into_bytes()),
+        },
+        _ => Err(format!("{} is not a string of bytes", shown(literal))),
+    }
+}
+
+fn timestamp(literal: &Literal) -> Result<i64, String> {
+    match literal {
+        Literal::Number(_) => integer(literal).and_then(narrow),
+        Literal::Text(text) => moment_of(text).map(|moment| moment.timestamp_micros()),
+        _ => Err(format!("{} is not a timestamp", shown(literal))),
+    }
+}
+
+fn date(literal: &Literal) -> Result<i32, String> {
+    match literal {
+        Literal::Number(_) => integer(literal).and_then(narrow),
+        Literal::Text(text) => {
+            let day = match NaiveDate::parse_from_str(text.trim(), "%Y-%m-%d") {
+                Ok(day) => day,
+                Err(_) => moment_of(text)?.date_naive(),
+            };
+            Ok(day.signed_duration_since(NaiveDate::default()).num_days() as i32)
+        }
+        _ => Err(format!("{} is not a date", shown(literal))),
+    }
+}
+
+fn moment_of(text: &str) -> Result<DateTime<Utc>, String> {
+    string_to_datetime(&Utc, text.trim()).map_err(|_| format!("'{text}' is not a time such as '2024-01-31 10:00:00'"))
+}
+
+fn json(literal: &Literal) -> Result<String, String> {
+    let text = text(literal)?;
+    match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(format!("the text is not JSON: {error}")),
+    }
+}
+
+fn shown(literal: &Literal) -> String {
+    match literal {
+        Literal::Text(text) if text.chars().count() > 40 => "a long string".into(),
+        Literal::Text(text) => format!("'{text}'"),
+        Literal::Number(text) => text.clone(),
+        Literal::Boolean(value) => value.to_string(),
+        Literal::Bytes(_) => "a string of bytes".into(),
+        Literal::Null => "NULL".into(),
+    }
+}
+
+/// Times and dates that were computed: they convert as times, not by their text.
+fn moment(scalar: &ScalarValue, sql_type: SqlType) -> Option<Result<Value, String>> {
+    let from = scalar.data_type();
+    if !matches!(from, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64) {
+        return None;
+    }
+    let target = match sql_type {
+        SqlType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+        SqlType::Date => DataType::Date32,
+        SqlType::Text => DataType::Utf8,
+        _ => return Some(Err(format!("a value of type {from} was given"))),
+    };
+    let cast = scalar.cast_to_with_options(&target, &STRICT).map_err(|error| error.strip_backtrace());
+    Some(cast.and_then(|cast| match cast {
+        ScalarValue::TimestampMicrosecond(Some(micros), _) => Ok(Value::Timestamp(micros)),
+        ScalarValue::Date32(Some(days)) => Ok(Value::Date(days)),
+        ScalarValue::Utf8(Some(text)) => Ok(Value::Text(text)),
+        other => Err(format!("a value of type {} was given", other.data_type())),
+    }))
+}
+
+/// Scalars that are what a literal can say.
+fn plain(scalar: &ScalarValue) -> Option<Literal> {
+    use ScalarValue as S;
+    Some(match scalar {
+        S::Boolean(Some(value)) => Literal::Boolean(*value),
+        S::Int8(Some(value)) => Literal::Number(value.to_string()),
+        S::Int16(Some(value)) => Literal::Number(value.to_string()),
+        S::Int32(Some(value)) => Literal::Number(value.to_string()),
+        S::Int64(Some(value)) => Literal::Number(value.to_string()),
+        S::UInt8(Some(value)) => Literal::Number(value.to_string()),
+        S::UInt16(Some(value)) => Literal::Number(value.to_string()),
+        S::UInt32(Some(value)) => Literal::Number(value.to_string()),
+        S::UInt64(Some(value)) => Literal::Number(value.to_string()),
+        S::Float32(Some(value)) => Literal::Number(value.to_string()),
+        S::Float64(Some(value)) => Literal::Number(value.to_string()),
+        S::Decimal32(..) | S::Decimal64(..) | S::Decimal128(..) | S::Decimal256(..) => {
+            match scalar.cast_to_with_options(&DataType::Utf8, &STRICT) {
+                Ok(S::Utf8(Some(text))) => Literal::Number(text),
+                _ => return None,
+            }
+        }
+        S::Utf8(Some(text)) | S::LargeUtf8(Some(text)) | S::Utf8View(Some(text)) => Literal::Text(text.clone()),
+        S::Binary(Some(bytes)) | S::LargeBinary(Some(bytes)) | S::BinaryView(Some(bytes)) => {
+            Literal::Bytes(bytes.clone())
+        }
+        S::FixedSizeBinary(_, Some(bytes)) => Literal::Bytes(bytes.clone()),
+        S::Dictionary(_, inner) => return plain(inner),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(literal: &str, sql_type: SqlType, expected: Result<Value, &str>) {
+        let literal = match literal.strip_prefix('\'') {
+            Some(text) => Literal::Text(text.trim_end_matches('\'').into()),
+            None => Literal::Number(literal.into()),
+        };
+        let found = convert(&literal, sql_type);
+        match expected {
+            Ok(value) => assert_eq!(found, Ok(value), "{literal:?}"),
+            Err(part) => {
+                let error = found.expect_err("it does not fit");
+                assert!(error.contains(part), "{literal:?}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn decimals_lose_no_digit_and_round_half_away_from_zero() {
+        let money = SqlType::Decimal { precision: 10, scale: 2 };
+        check("12.345", money, Ok(Value::Decimal(1235)));
+        check("-12.345", money, Ok(Value::Decimal(-1235)));
+        check("1e3", money, Ok(Value::Decimal(100_000)));
+        check("0.001", money, Ok(Value::Decimal(0)));
+        check("0.005", money, Ok(Value::Decimal(1)));
+        check("5e-3", money, Ok(Value::Decimal(1)));
+        check("0e999999999", money, Ok(Value::Decimal(0)));
+        check("99999999.99", money, Ok(Value::Decimal(9_999_999_999)));
+        check("100000000", money, Err("digits before the point"));
+        check("1e999999999", money, Err("digits before the point"));
+        check("'12,5'", money, Err("not a number"));
+        let widest = SqlType::Decimal { precision: 38, scale: 0 };
+        check(&"9".repeat(38), widest, Ok(Value::Decimal(10i128.pow(38) - 1)));
+        check(&"9".repeat(39), widest, Err("digits"));
+    }
+
+    #[test]
+    fn integers_keep_their_range() {
+        check("32767", SqlType::SmallInt, Ok(Value::SmallInt(i16::MAX)));
+        check("32768", SqlType::SmallInt, Err("out of range"));
+        check("-9223372036854775808", SqlType::BigInt, Ok(Value::BigInt(i64::MIN)));
+        check("9223372036854775808", SqlType::BigInt, Err("out of range"));
+        check("2.5", SqlType::Int, Ok(Value::Int(3)));
+        check("'7'", SqlType::Int, Ok(Value::Int(7)));
+        check("'seven'", SqlType::Int, Err("'seven' is not a number"));
+        check("1e300", SqlType::Int, Err("out of range"));
+    }
+
+    #[test]
+    fn times_come_as_text_or_numbers() {
+        check("'1970-01-01 00:00:01'", SqlType::Timestamp, Ok(Value::Timestamp(1_000_000)));
+        check("'1970-01-01T01:00:00.000001+01:00'", SqlType::Timestamp, Ok(Value::Timestamp(1)));
+        check("'1970-01-02'", SqlType::Timestamp, Ok(Value::Timestamp(86_400_000_000)));
+        check("42", SqlType::Timestamp, Ok(Value::Timestamp(42)));
+        check("'1970-01-03'", SqlType::Date, Ok(Value::Date(2)));
+        check("'yesterday'", SqlType::Date, Err("'yesterday' is not a time"));
+    }
+
+    #[test]
+    fn floats_json_and_bytes_are_checked() {
+        let nan = convert(&Literal::Text("NaN".into()), SqlType::Double);
+        assert!(matches!(nan, Ok(Value::Double(value)) if value.is_nan()));
+        check("1e39", SqlType::Float, Err("out of range"));
+        check("1e309", SqlType::Double, Err("out of range"));
+        check("'Infinity'", SqlType::Double, Ok(Value::Double(f64::INFINITY)));
+        check("'{\"a\":[1]}'", SqlType::Json, Ok(Value::Json("{\"a\":[1]}".into())));
+        check("'{a}'", SqlType::Json, Err("not JSON"));
+        check("'\\x00ff'", SqlType::Bytes, Ok(Value::Bytes(vec![0, 255])));
+        check("'\\x0'", SqlType::Bytes, Err("hexadecimal"));
+    }
+}

@@ -1,0 +1,323 @@
+//! UPDATE and DELETE.
+//!
+//! With the whole key in literals the row is looked up; otherwise DataFusion selects the rows and computes their new values, on
+//! the same snapshot that the keys are then looked up in.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use datafusion::sql::sqlparser::ast::{
+    self, AssignmentTarget, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins,
+};
+use kalamdb_engine::Engine;
+use kalamdb_engine::engine::{LookUp, RowWrite};
+use kalamdb_engine::hot::Key;
+use kalamdb_engine::schema::Table;
+use kalamdb_engine::value::{Row, Value};
+
+use super::{Scope, Statements, write};
+use crate::authorize::{self, Access};
+use crate::bind::literal::literal_of;
+use crate::bind::{names, value};
+use crate::parse::{Statement, parse_batch};
+use crate::relations::Relations;
+use crate::route::Target;
+use crate::{ErrorCode, SqlError, rows};
+
+/// `SET column = expression`.
+struct Assignment<'a> {
+    place: usize,
+    value: &'a Expr,
+}
+
+/// One row that a statement changes: how it was found, and what it becomes.
+struct Change {
+    key: Key,
+    look_up: LookUp,
+    new: Option<Row>,
+}
+
+impl Statements {
+    pub(super) async fn update(
+        &self,
+        update: &ast::Update,
+        relations: &Relations,
+        scope: &Scope<'_>,
+    ) -> Result<u64, SqlError> {
+        let extensions = [
+            (update.from.is_some(), "UPDATE … FROM"),
+            (update.returning.is_some() || update.output.is_some(), "UPDATE … RETURNING"),
+            (
+                update.or.is_some() || !update.order_by.is_empty() || update.limit.is_some(),
+                "UPDATE with OR, ORDER BY or LIMIT",
+            ),
+        ];
+        refuse(&extensions)?;
+        let target = target(&update.table, relations, scope)?;
+        let assignments = assignments(&target.table, &update.assignments)?;
+        let changed = match self.updated_by_key(&target, &assignments, update, relations, scope).await? {
+            Some(changed) => changed,
+            None => self.updated_by_query(&target, &assignments, update, relations, scope).await?,
+        };
+        let count = changed.len() as u64;
+        self.commit(end_state(relations, &target.table, changed).await?).await?;
+        Ok(count)
+    }
+
+    pub(super) async fn delete(
+        &self,
+        delete: &ast::Delete,
+        relations: &Relations,
+        scope: &Scope<'_>,
+    ) -> Result<u64, SqlError> {
+        let extensions = [
+            (delete.using.is_some() || !delete.tables.is_empty(), "DELETE from several tables"),
+            (delete.returning.is_some() || delete.output.is_some(), "DELETE … RETURNING"),
+            (!delete.order_by.is_empty() || delete.limit.is_some(), "DELETE with ORDER BY or LIMIT"),
+        ];
+        refuse(&extensions)?;
+        let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
+        let [from] = from.as_slice() else { return Err(SqlError::not_available("DELETE from several tables")) };
+        let target = target(from, relations, scope)?;
+        let keys = match key_of(&target, delete.selection.as_ref(), scope)? {
+            Some(keys) => keys,
+            None => self.keys_by_query(&target, from, delete.selection.as_ref(), relations, scope).await?,
+        };
+        self.check_row_count(keys.len())?;
+        let look_ups = write::look_up(relations, &target.table, &keys).await?;
+        let found = keys.into_iter().zip(look_ups).filter(|(_, look_up)| write::is_taken(look_up));
+        let changes: Vec<Change> = found.map(|(key, look_up)| Change { key, look_up, new: None }).collect();
+        let count = changes.len() as u64;
+        self.commit(end_state(relations, &target.table, changes).await?).await?;
+        Ok(count)
+    }
+
+    /// The change of the one row whose key stands in the WHERE; none where DataFusion must decide or compute.
+    async fn updated_by_key(
+        &self,
+        target: &Target,
+        assignments: &[Assignment<'_>],
+        update: &ast::Update,
+        relations: &Relations,
+        scope: &Scope<'_>,
+    ) -> Result<Option<Vec<Change>>, SqlError> {
+        let Some(keys) = key_of(target, update.selection.as_ref(), scope)? else { return Ok(None) };
+        let mut values = Vec::with_capacity(assignments.len());
+        for assignment in assignments {
+            match literal_of(assignment.value, scope.parameters)? {
+                Some(literal) => values.push(literal),
+                None => return Ok(None),
+            }
+        }
+        let look_ups = write::look_up(relations, &target.table, &keys).await?;
+        let mut changes = Vec::new();
+        for (key, look_up) in keys.into_iter().zip(look_ups) {
+            let Some(old) = row_of(&look_up) else { continue };
+            let mut new = old.clone();
+            for (assignment, literal) in assignments.iter().zip(&values) {
+                new[assignment.place] = value::from_literal(literal, &target.table.columns[assignment.place])?;
+            }
+            changes.extend(change(&target.table, key, look_up, new)?);
+        }
+        Ok(Some(changes))
+    }
+
+    async fn updated_by_query(
+        &self,
+        target: &Target,
+        assignments: &[Assignment<'_>],
+        update: &ast::Update,
+        relations: &Relations,
+        scope: &Scope<'_>,
+    ) -> Result<Vec<Change>, SqlError> {
+        let table = &target.table;
+        let mut items = own_columns(table, &update.table);
+        items.extend(assignments.iter().enumerate().map(|(at, assignment)| SelectItem::ExprWithAlias {
+            expr: assignment.value.clone(),
+            alias: Ident::with_quote('"', format!("_set_{at}")),
+        }));
+        let query = select(items, update.table.clone(), update.selection.clone());
+        let found = self.run_planned(query, relations, scope).await?;
+        let (mut keys, mut new_rows) = (Vec::new(), Vec::new());
+        for batch in &found.batches {
+            let (own, set) = batch.columns().split_at(table.columns.len());
+            let mut columns = own
+                .iter()
+                .zip(&table.columns)
+                .map(|(array, column)| rows::stored_values_of(array, column))
+                .collect::<Result<Vec<_>, _>>()?;
+            for at in 0..batch.num_rows() {
+                let old: Row = columns.iter().map(|column| column[at].clone()).collect();
+                keys.push(Engine::key(table, &old)?);
+            }
+            for (array, assignment) in set.iter().zip(assignments) {
+                columns[assignment.place] = rows::values_of(array, &table.columns[assignment.place])?;
+            }
+            let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
+            new_rows
+                .extend((0..batch.num_rows()).map(|_| columns.iter_mut().filter_map(Iterator::next).collect::<Row>()));
+        }
+        self.check_row_count(keys.len())?;
+        let look_ups = write::look_up(relations, table, &keys).await?;
+        let mut changes = Vec::with_capacity(keys.len());
+        for ((key, look_up), new) in keys.into_iter().zip(look_ups).zip(new_rows) {
+            changes.extend(change(table, key, look_up, new)?);
+        }
+        Ok(changes)
+    }
+
+    async fn keys_by_query(
+        &self,
+        target: &Target,
+        from: &TableWithJoins,
+        selection: Option<&Expr>,
+        relations: &Relations,
+        scope: &Scope<'_>,
+    ) -> Result<Vec<Key>, SqlError> {
+        let table = &target.table;
+        let positions = table.key_positions();
+        let own = own_columns(table, from);
+        let items = positions.iter().map(|place| own[*place].clone()).collect();
+        let found = self.run_planned(select(items, from.clone(), selection.cloned()), relations, scope).await?;
+        let mut keys = Vec::new();
+        for batch in &found.batches {
+            let cells = batch.columns().iter().zip(&positions);
+            let columns = cells
+                .map(|(array, place)| rows::stored_values_of(array, &table.columns[*place]))
+                .collect::<Result<Vec<_>, _>>()?;
+            for at in 0..batch.num_rows() {
+                let values: Vec<Value> = columns.iter().map(|column| column[at].clone()).collect();
+                keys.push(Engine::key_of(table, &values)?);
+            }
+        }
+        Ok(keys)
+    }
+}
+
+fn refuse(extensions: &[(bool, &str)]) -> Result<(), SqlError> {
+    match extensions.iter().find(|(found, _)| *found) {
+        Some((_, what)) => Err(SqlError::not_available(what)),
+        None => Ok(()),
+    }
+}
+
+/// The table that the statement writes, if the user may.
+fn target(from: &TableWithJoins, relations: &Relations, scope: &Scope<'_>) -> Result<Target, SqlError> {
+    let TableFactor::Table { name, .. } = &from.relation else {
+        return Err(SqlError::new(ErrorCode::InvalidSql, format!("'{from}' is not a table that can be written")));
+    };
+    let name = names::table_name(name, scope.namespace)?;
+    authorize::check_table(&relations.catalog, &name, scope.identity, Access::Write)?;
+    names::table(&relations.catalog, &name)?;
+    Target::of(from, &relations.catalog, scope.namespace)
+        .ok_or_else(|| SqlError::not_available(format!("UPDATE or DELETE of '{from}'")))
+}
+
+fn assignments<'a>(table: &Table, written: &'a [ast::Assignment]) -> Result<Vec<Assignment<'a>>, SqlError> {
+    let mut seen = HashSet::new();
+    let bind = |assignment: &'a ast::Assignment| {
+        let AssignmentTarget::ColumnName(name) = &assignment.target else {
+            return Err(SqlError::not_available("SET (a, b) = …"));
+        };
+        let place = names::column_place(table, name)?;
+        if !seen.insert(place) {
+            let text = format!("SET names column '{}' twice", table.columns[place].name);
+            return Err(SqlError::new(ErrorCode::InvalidSql, text));
+        }
+        Ok(Assignment { place, value: &assignment.value })
+    };
+    written.iter().map(bind).collect()
+}
+
+/// The one key that the WHERE names, or the none that it can mean.
+fn key_of(target: &Target, selection: Option<&Expr>, scope: &Scope<'_>) -> Result<Option<Vec<Key>>, SqlError> {
+    let Some(selection) = selection else { return Ok(None) };
+    let Some(key) = target.key(selection, scope.parameters)? else { return Ok(None) };
+    match key.values() {
+        Some(values) => Ok(Some(vec![Engine::key_of(&target.table, &values)?])),
+        None => Ok(Some(Vec::new())),
+    }
+}
+
+fn row_of(look_up: &LookUp) -> Option<&Row> {
+    match look_up {
+        LookUp::Read { found: Some(found), .. } => Some(&found.row),
+        _ => None,
+    }
+}
+
+/// The change, unless the row stays as it is.
+fn change(table: &Table, key: Key, look_up: LookUp, new: Row) -> Result<Option<Change>, SqlError> {
+    let Some(old) = row_of(&look_up) else {
+        let text = format!("table '{}': a row that a scan found is not found by its key", table.name);
+        return Err(SqlError::new(ErrorCode::Internal, text));
+    };
+    write::check_nulls(table, &new)?;
+    let is_unchanged = old.iter().zip(&new).all(|(old, new)| rows::same(old, new));
+    Ok((!is_unchanged).then_some(Change { key, look_up, new: Some(new) }))
+}
+
+/// The writes that bring the changes about. A row whose key changes leaves its old place and takes a new one; whether that is
+/// free is judged on the end state, so that keys may be swapped or shifted.
+async fn end_state(relations: &Relations, table: &Arc<Table>, changes: Vec<Change>) -> Result<Vec<RowWrite>, SqlError> {
+    let mut places: BTreeMap<Key, (LookUp, Option<Row>)> = BTreeMap::new();
+    let mut moved = Vec::new();
+    for Change { key, look_up, new } in changes {
+        let stays = match new {
+            Some(row) => {
+                let new_key = Engine::key(table, &row)?;
+                if new_key == key {
+                    Some(row)
+                } else {
+                    moved.push((new_key, row));
+                    None
+                }
+            }
+            None => None,
+        };
+        places.insert(key, (look_up, stays));
+    }
+    let leaving: HashSet<Key> = places.keys().cloned().collect();
+    let unknown: Vec<Key> = moved.iter().map(|(key, _)| key).filter(|key| !places.contains_key(key)).cloned().collect();
+    let looked_up = write::look_up(relations, table, &unknown).await?;
+    for (key, look_up) in unknown.into_iter().zip(looked_up) {
+        places.entry(key).or_insert((look_up, None));
+    }
+    for (key, row) in moved {
+        let (look_up, slot) = places.get_mut(&key).expect("each new key was put there above");
+        let is_free = slot.is_none() && (leaving.contains(&key) || !write::is_taken(look_up));
+        if !is_free {
+            return Err(write::duplicate_key(table, &row));
+        }
+        *slot = Some(row);
+    }
+    let user = write::owner(table, relations);
+    let write = |(key, (look_up, new))| RowWrite { table: Arc::clone(table), user: user.clone(), key, look_up, new };
+    Ok(places.into_iter().map(write).collect())
+}
+
+/// `SELECT items FROM table WHERE selection`, made of parsed pieces.
+fn select(items: Vec<SelectItem>, from: TableWithJoins, selection: Option<Expr>) -> ast::Statement {
+    let template = parse_batch("SELECT 1").expect("the template is SQL").remove(0).statement;
+    let Statement::Query(mut query) = template else { unreachable!("the template is a query") };
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        select.projection = items;
+        select.from = vec![from];
+        select.selection = selection;
+    }
+    ast::Statement::Query(query)
+}
+
+/// The table's own columns, qualified as the statement calls the table.
+fn own_columns(table: &Table, from: &TableWithJoins) -> Vec<SelectItem> {
+    let qualifier: Vec<Ident> = match &from.relation {
+        TableFactor::Table { alias: Some(alias), .. } => vec![alias.name.clone()],
+        TableFactor::Table { name, .. } => name.0.iter().filter_map(|part| part.as_ident().cloned()).collect(),
+        _ => Vec::new(),
+    };
+    let item = |name: &str| {
+        let column = Ident::with_quote('"', name);
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(qualifier.iter().cloned().chain([column]).collect()))
+    };
+    table.columns.iter().map(|column| item(&column.name)).collect()
+}

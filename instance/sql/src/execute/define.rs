@@ -1,0 +1,110 @@
+//! Namespaces and tables: CREATE, ALTER, DROP, USE.
+
+use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
+use kalamdb_engine::catalog::{CatalogChange, Namespace};
+use kalamdb_engine::schema::TableKind;
+
+use super::{Outcome, Scope, Statements, now};
+use crate::bind::names::{self, DEFAULT_NAMESPACE, INFORMATION_SCHEMA, SYSTEM};
+use crate::bind::table;
+use crate::database::DropNamespace;
+use crate::parse::{CreateTable, Statement};
+use crate::{ErrorCode, SqlError};
+
+impl Statements {
+    pub(super) async fn define(&self, statement: &Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+        match statement {
+            Statement::CreateNamespace { name, if_not_exists } => self.create_namespace(name, *if_not_exists).await,
+            Statement::DropNamespace { name, if_exists, cascade } => {
+                self.drop_namespace(name, *if_exists, *cascade).await
+            }
+            Statement::AlterNamespace { name, options } => self.alter_namespace(name, options).await,
+            Statement::Use(name) => self.use_namespace(name),
+            Statement::CreateTable(table) => self.create_table(table, scope).await,
+            Statement::DropTable { name, kind, if_exists } => self.drop_table(name, *kind, *if_exists, scope).await,
+            other => Err(SqlError::new(ErrorCode::Internal, format!("{other:?} is no definition"))),
+        }
+    }
+
+    async fn create_namespace(&self, name: &Ident, if_not_exists: bool) -> Result<Outcome, SqlError> {
+        let name = names::fold(name);
+        names::check_new_namespace(&name)?;
+        let namespace =
+            Namespace { name: name.clone(), options: Default::default(), created_at: now().timestamp_millis() };
+        match self.engine.change_catalog(CatalogChange::CreateNamespace(namespace)).await.map_err(SqlError::from) {
+            Err(error) if error.code == ErrorCode::AlreadyExists && if_not_exists => {
+                Ok(Outcome::done(format!("Namespace '{name}' exists already")))
+            }
+            result => result.map(|()| Outcome::done(format!("Namespace '{name}' created"))),
+        }
+    }
+
+    async fn drop_namespace(&self, name: &Ident, if_exists: bool, cascade: bool) -> Result<Outcome, SqlError> {
+        let name = names::fold(name);
+        if name == DEFAULT_NAMESPACE {
+            return Err(SqlError::new(ErrorCode::InvalidValue, "the namespace 'default' can't be dropped"));
+        }
+        if if_exists && !self.engine.catalog().namespaces.contains_key(&name) {
+            return Ok(Outcome::done(format!("Namespace '{name}' does not exist")));
+        }
+        names::check_namespace(&self.engine.catalog(), &name)?;
+        let cascade = cascade || self.config.drop_namespace == DropNamespace::Cascade;
+        self.engine.change_catalog(CatalogChange::DropNamespace { name: name.clone(), cascade }).await?;
+        Ok(Outcome::done(format!("Namespace '{name}' dropped")))
+    }
+
+    async fn alter_namespace(&self, name: &Ident, options: &[(Ident, String)]) -> Result<Outcome, SqlError> {
+        let name = names::fold(name);
+        let catalog = self.engine.catalog();
+        names::check_namespace(&catalog, &name)?;
+        let mut namespace = catalog.namespaces[&name].as_ref().clone();
+        namespace.options.extend(options.iter().map(|(option, value)| (names::fold(option), value.clone())));
+        self.engine.change_catalog(CatalogChange::AlterNamespace(namespace)).await?;
+        Ok(Outcome::done(format!("Namespace '{name}' altered")))
+    }
+
+    /// The session remembers it; here it is only checked.
+    fn use_namespace(&self, name: &Ident) -> Result<Outcome, SqlError> {
+        let name = names::fold(name);
+        if name != SYSTEM && name != INFORMATION_SCHEMA {
+            names::check_namespace(&self.engine.catalog(), &name)?;
+        }
+        Ok(Outcome::done(format!("Using namespace '{name}'")))
+    }
+
+    async fn create_table(&self, written: &CreateTable, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+        let name = names::table_name(&written.name, scope.namespace)?;
+        names::check_namespace(&self.engine.catalog(), &name.namespace)?;
+        let table = table::bind(written, name.clone(), now().timestamp_millis())?;
+        match self.engine.change_catalog(CatalogChange::CreateTable(Box::new(table))).await.map_err(SqlError::from) {
+            Err(error) if error.code == ErrorCode::AlreadyExists && written.if_not_exists => {
+                Ok(Outcome::done(format!("Table '{name}' was created before")))
+            }
+            result => result.map(|()| Outcome::done(format!("Table '{name}' created"))),
+        }
+    }
+
+    async fn drop_table(
+        &self,
+        name: &ObjectName,
+        kind: Option<TableKind>,
+        if_exists: bool,
+        scope: &Scope<'_>,
+    ) -> Result<Outcome, SqlError> {
+        let name = names::table_name(name, scope.namespace)?;
+        let catalog = self.engine.catalog();
+        let Some(table) = catalog.tables.get(&name) else {
+            return if if_exists {
+                Ok(Outcome::done(format!("Table '{name}' does not exist")))
+            } else {
+                Err(SqlError::not_found("table", name))
+            };
+        };
+        if let Some(kind) = kind.filter(|kind| *kind != table.kind) {
+            let text = format!("table '{name}' is a {} table, not a {} table", table.kind.as_str(), kind.as_str());
+            return Err(SqlError::new(ErrorCode::InvalidValue, text));
+        }
+        self.engine.change_catalog(CatalogChange::DropTable { name: name.clone(), id: table.id }).await?;
+        Ok(Outcome::done(format!("Table '{name}' dropped")))
+    }
+}

@@ -1,0 +1,123 @@
+//! SHOW and DESCRIBE.
+
+use kalamdb_engine::schema::{SqlType, Table, TableName};
+use kalamdb_engine::value::{Row, Value};
+
+use super::{Outcome, ResultColumn, RowSet, Scope, Statements};
+use crate::bind::names::{self, INFORMATION_SCHEMA, SYSTEM};
+use crate::bind::sql_type::{sql_name, wire_name};
+use crate::parse::Show;
+use crate::relations::{Relations, View};
+use crate::{SqlError, relations};
+
+const TEXT: SqlType = SqlType::Text;
+
+impl Statements {
+    pub(super) fn show(&self, what: &Show, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+        let relations = self.relations(scope);
+        let view = match what {
+            Show::Namespaces => namespaces(&relations),
+            Show::Tables(namespace) => {
+                let namespace = namespace.as_ref().map_or_else(|| scope.namespace.to_owned(), names::fold);
+                tables(&relations, &namespace)?
+            }
+            Show::Columns(name) => columns(&relations, &names::table_name(name, scope.namespace)?)?,
+            Show::Stats(name) => self.table_stats(&relations, &names::table_name(name, scope.namespace)?)?,
+            Show::Storages => relations::storages(&relations),
+        };
+        rows_of(&view).map(Outcome::Rows)
+    }
+
+    fn table_stats(&self, relations: &Relations, name: &TableName) -> Result<View, SqlError> {
+        let table = names::table(&relations.catalog, name)?;
+        let unflushed = self.engine.unflushed().into_iter().find(|unflushed| unflushed.table.id == table.id);
+        let figures = unflushed.map_or((0, 0, Value::Null), |found| {
+            (found.rows as i64, found.bytes as i64, Value::Timestamp(found.oldest))
+        });
+        Ok(View::new(&[
+            ("table_name", TEXT),
+            ("unflushed_rows", SqlType::BigInt),
+            ("unflushed_bytes", SqlType::BigInt),
+            ("oldest_unflushed", SqlType::Timestamp),
+        ])
+        .with([vec![
+            Value::Text(name.to_string()),
+            Value::BigInt(figures.0),
+            Value::BigInt(figures.1),
+            figures.2,
+        ]]))
+    }
+}
+
+/// A view as a result.
+pub(super) fn rows_of(view: &View) -> Result<RowSet, SqlError> {
+    let column = |(name, of): &(&'static str, SqlType)| ResultColumn {
+        name: (*name).to_owned(),
+        data_type: wire_name(*of),
+        flags: Vec::new(),
+    };
+    Ok(RowSet { columns: view.columns.iter().map(column).collect(), batches: vec![view.batch()?] })
+}
+
+fn namespaces(relations: &Relations) -> View {
+    View::new(&[("name", TEXT)]).with(relations.catalog.namespaces.keys().map(|name| vec![Value::Text(name.clone())]))
+}
+
+fn tables(relations: &Relations, namespace: &str) -> Result<View, SqlError> {
+    if namespace != SYSTEM && namespace != INFORMATION_SCHEMA {
+        names::check_namespace(&relations.catalog, namespace)?;
+    }
+    let visible = relations.visible_tables().filter(|table| table.name.namespace == namespace);
+    let row = |table: &std::sync::Arc<Table>| -> Row {
+        vec![
+            Value::Text(table.name.namespace.clone()),
+            Value::Text(table.name.name.clone()),
+            Value::Text(table.kind.as_str().into()),
+        ]
+    };
+    Ok(View::new(&[("namespace_id", TEXT), ("table_name", TEXT), ("table_type", TEXT)]).with(visible.map(row)))
+}
+
+/// DESCRIBE.
+fn columns(relations: &Relations, name: &TableName) -> Result<View, SqlError> {
+    const COLUMNS: [(&str, SqlType); 9] = [
+        ("column_name", TEXT),
+        ("ordinal_position", SqlType::Int),
+        ("column_id", SqlType::Int),
+        ("data_type", TEXT),
+        ("is_nullable", SqlType::Boolean),
+        ("is_primary_key", SqlType::Boolean),
+        ("column_default", TEXT),
+        ("column_comment", TEXT),
+        ("schema_version", SqlType::Int),
+    ];
+    if let Some(view) = relations.view(name)? {
+        let row = |(place, (name, of)): (usize, &(&str, SqlType))| described(place, name, *of, None);
+        return Ok(View::new(&COLUMNS).with(view.columns.iter().enumerate().map(row)));
+    }
+    let table = names::table(&relations.catalog, name)?;
+    let row = |(place, column): (usize, &kalamdb_engine::schema::Column)| {
+        described(place, &column.name, column.sql_type, Some((table, column)))
+    };
+    Ok(View::new(&COLUMNS).with(table.columns.iter().enumerate().map(row)))
+}
+
+fn described(
+    place: usize,
+    name: &str,
+    of: SqlType,
+    stored: Option<(&std::sync::Arc<Table>, &kalamdb_engine::schema::Column)>,
+) -> Row {
+    let default = stored.and_then(|(_, column)| column.default.as_ref()).map(relations::default_text);
+    vec![
+        Value::Text(name.to_owned()),
+        Value::Int(place as i32 + 1),
+        stored.map_or(Value::Int(place as i32 + 1), |(_, column)| Value::Int(column.id.0 as i32)),
+        Value::Text(sql_name(of)),
+        Value::Boolean(stored.is_none_or(|(_, column)| column.nullable)),
+        Value::Boolean(stored.is_some_and(|(table, column)| table.primary_key.contains(&column.id))),
+        default.map_or(Value::Null, Value::Text),
+        Value::Null,
+        Value::Int(stored.map_or(1, |(table, _)| table.version.0 as i32)),
+    ]
+}

@@ -1,0 +1,312 @@
+//! KalamDB's own statements, as a grammar on `sqlparser`'s tokens.
+
+use datafusion::sql::sqlparser::ast::{self, Ident};
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use kalamdb_engine::schema::TableKind;
+
+use super::{Show, Statement, UserChange};
+use crate::SqlError;
+
+/// Statements of the protocol that a later version brings: told so instead of being called a syntax error.
+const LATER: [&[&str]; 17] = [
+    &["ALTER", "TABLE"],
+    &["ALTER", "USER", "TABLE"],
+    &["ALTER", "SHARED", "TABLE"],
+    &["ALTER", "STREAM", "TABLE"],
+    &["ALTER", "STORAGE"],
+    &["CREATE", "STORAGE"],
+    &["DROP", "STORAGE"],
+    &["STORAGE", "COMPACT"],
+    &["STORAGE", "CHECK"],
+    &["SHOW", "MANIFEST"],
+    &["EXECUTE", "AS", "USER"],
+    &["SUBSCRIBE", "TO"],
+    &["KILL"],
+    &["BEGIN"],
+    &["START", "TRANSACTION"],
+    &["COMMIT"],
+    &["ROLLBACK"],
+];
+
+/// A parser that knows words which are keywords only here.
+pub(super) struct Grammar<'a> {
+    pub(super) parser: Parser<'a>,
+}
+
+impl<'a> Grammar<'a> {
+    pub(super) fn new(parser: Parser<'a>) -> Self {
+        Self { parser }
+    }
+
+    /// Any statement, KalamDB's own first.
+    pub(super) fn statement(&mut self) -> Result<Statement, SqlError> {
+        if let Some(words) = LATER.iter().find(|words| self.peek_words(words)) {
+            return Err(SqlError::not_available(words.join(" ")));
+        }
+        if let Some(statement) = self.own_statement()? {
+            return Ok(statement);
+        }
+        match self.parser.parse_statement()? {
+            ast::Statement::Insert(insert) => Ok(Statement::Insert(Box::new(insert))),
+            ast::Statement::Update(update) => Ok(Statement::Update(Box::new(update))),
+            ast::Statement::Delete(delete) => Ok(Statement::Delete(Box::new(delete))),
+            ast::Statement::Query(query) => Ok(Statement::Query(query)),
+            explain @ ast::Statement::Explain { .. } => explained(explain),
+            other => Err(SqlError::not_available(format!("the statement '{}'", first_words(&other.to_string())))),
+        }
+    }
+
+    /// Nothing may follow a statement but `;`.
+    pub(super) fn expect_end(&mut self) -> Result<(), SqlError> {
+        match self.parser.peek_token() {
+            token if token.token == Token::EOF => Ok(()),
+            token => Ok(self.parser.expected("end of statement", token)?),
+        }
+    }
+
+    fn own_statement(&mut self) -> Result<Option<Statement>, ParserError> {
+        if self.words(&["CREATE", "NAMESPACE"]) {
+            let if_not_exists = self.words(&["IF", "NOT", "EXISTS"]);
+            return Ok(Some(Statement::CreateNamespace { name: self.name()?, if_not_exists }));
+        }
+        if self.words(&["DROP", "NAMESPACE"]) {
+            let if_exists = self.words(&["IF", "EXISTS"]);
+            let name = self.name()?;
+            return Ok(Some(Statement::DropNamespace { name, if_exists, cascade: self.words(&["CASCADE"]) }));
+        }
+        if self.words(&["ALTER", "NAMESPACE"]) {
+            let name = self.name()?;
+            self.expect_words(&["SET", "OPTIONS"])?;
+            return Ok(Some(Statement::AlterNamespace { name, options: self.options()? }));
+        }
+        if self.words(&["USE"]) {
+            self.words(&["NAMESPACE"]);
+            return Ok(Some(Statement::Use(self.name()?)));
+        }
+        if let Some(statement) = self.table_statement()? {
+            return Ok(Some(statement));
+        }
+        if let Some(statement) = self.user_statement()? {
+            return Ok(Some(statement));
+        }
+        if self.words(&["STORAGE", "FLUSH"]) {
+            return self.flush().map(Some);
+        }
+        self.show().map(|show| show.map(Statement::Show))
+    }
+
+    fn table_statement(&mut self) -> Result<Option<Statement>, ParserError> {
+        let kinds =
+            [(Some(TableKind::User), "USER"), (Some(TableKind::Shared), "SHARED"), (Some(TableKind::Stream), "STREAM")];
+        for (kind, word) in kinds.into_iter().chain([(None, "TABLE")]) {
+            let after_kind: &[&str] = if kind.is_some() { &[word, "TABLE"] } else { &["TABLE"] };
+            if self.words(&[&["CREATE"], after_kind].concat()) {
+                return self.create_table(kind).map(|table| Some(Statement::CreateTable(table)));
+            }
+            if self.words(&[&["DROP"], after_kind].concat()) {
+                let if_exists = self.words(&["IF", "EXISTS"]);
+                return Ok(Some(Statement::DropTable { name: self.parser.parse_object_name(false)?, kind, if_exists }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn user_statement(&mut self) -> Result<Option<Statement>, ParserError> {
+        if self.words(&["CREATE", "USER"]) {
+            return self.create_user().map(Some);
+        }
+        if self.words(&["ALTER", "USER"]) {
+            let name = self.user_name()?;
+            self.expect_words(&["SET"])?;
+            let change = if self.words(&["PASSWORD"]) {
+                UserChange::Password(self.parser.parse_literal_string()?)
+            } else if self.words(&["ROLE"]) {
+                UserChange::Role(self.user_name()?)
+            } else {
+                self.expect_words(&["EMAIL"])?;
+                UserChange::Email(self.parser.parse_literal_string()?)
+            };
+            return Ok(Some(Statement::AlterUser { name, change }));
+        }
+        if self.words(&["DROP", "USER"]) {
+            let if_exists = self.words(&["IF", "EXISTS"]);
+            let name = self.user_name()?;
+            self.words(&["CASCADE"]);
+            return Ok(Some(Statement::DropUser { name, if_exists }));
+        }
+        Ok(None)
+    }
+
+    fn create_user(&mut self) -> Result<Statement, ParserError> {
+        let name = self.user_name()?;
+        let (mut password, mut role, mut email) = (None, None, None);
+        self.expect_words(&["WITH"])?;
+        if self.words(&["PASSWORD"]) {
+            password = Some(self.parser.parse_literal_string()?);
+        } else if self.words(&["OAUTH"]) {
+            return Err(ParserError::ParserError("CREATE USER … WITH OAUTH is not available in this version".into()));
+        } else {
+            self.expect_words(&["INTERNAL"])?;
+        }
+        loop {
+            if self.words(&["ROLE"]) {
+                role = Some(self.user_name()?);
+            } else if self.words(&["EMAIL"]) {
+                email = Some(self.parser.parse_literal_string()?);
+            } else {
+                return Ok(Statement::CreateUser { name, password, role, email });
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<Statement, ParserError> {
+        if self.words(&["ALL"]) {
+            let namespace = if self.words(&["IN"]) { Some(self.name()?) } else { None };
+            return Ok(Statement::FlushAll(namespace));
+        }
+        self.expect_words(&["TABLE"])?;
+        Ok(Statement::FlushTable(self.parser.parse_object_name(false)?))
+    }
+
+    fn show(&mut self) -> Result<Option<Show>, ParserError> {
+        if self.words(&["SHOW", "NAMESPACES"]) {
+            return Ok(Some(Show::Namespaces));
+        }
+        if self.words(&["SHOW", "STORAGES"]) {
+            return Ok(Some(Show::Storages));
+        }
+        if self.words(&["SHOW", "TABLES"]) {
+            let within = self.words(&["IN"]) || self.words(&["FROM"]);
+            return Ok(Some(Show::Tables(if within { Some(self.name()?) } else { None })));
+        }
+        if self.words(&["SHOW", "STATS", "FOR", "TABLE"]) {
+            return Ok(Some(Show::Stats(self.parser.parse_object_name(false)?)));
+        }
+        if self.words(&["SHOW", "COLUMNS"]) {
+            if !self.words(&["IN"]) {
+                self.expect_words(&["FROM"])?;
+            }
+            return Ok(Some(Show::Columns(self.parser.parse_object_name(false)?)));
+        }
+        let describes_query = ["SELECT", "WITH", "VALUES"].iter().any(|word| self.peek_word(1, word));
+        if !describes_query && (self.words(&["DESCRIBE"]) || self.words(&["DESC"])) {
+            self.words(&["TABLE"]);
+            return Ok(Some(Show::Columns(self.parser.parse_object_name(false)?)));
+        }
+        Ok(None)
+    }
+
+    /// `(k = v, …)`, values bare or quoted.
+    pub(super) fn options(&mut self) -> Result<Vec<(Ident, String)>, ParserError> {
+        self.parser.expect_token(&Token::LParen)?;
+        let options = self.parser.parse_comma_separated(|parser| {
+            let name = parser.parse_identifier()?;
+            parser.expect_token(&Token::Eq)?;
+            let value = match parser.next_token() {
+                token if matches!(token.token, Token::Number(..)) => token.token.to_string(),
+                token => match token.token {
+                    Token::Word(word) => word.value,
+                    Token::SingleQuotedString(text) => text,
+                    _ => return parser.expected("an option's value", token),
+                },
+            };
+            Ok((name, value))
+        })?;
+        self.parser.expect_token(&Token::RParen)?;
+        Ok(options)
+    }
+
+    pub(super) fn name(&mut self) -> Result<Ident, ParserError> {
+        self.parser.parse_identifier()
+    }
+
+    /// Users are named bare or in quotes of either kind.
+    fn user_name(&mut self) -> Result<Ident, ParserError> {
+        if let Token::SingleQuotedString(text) = self.parser.peek_token().token {
+            self.parser.next_token();
+            return Ok(Ident::with_quote('\'', text));
+        }
+        self.parser.parse_identifier()
+    }
+
+    /// Takes these words if they come next, all of them or none.
+    pub(super) fn words(&mut self, words: &[&str]) -> bool {
+        let found = self.peek_words(words);
+        if found {
+            words.iter().for_each(|_| self.parser.advance_token());
+        }
+        found
+    }
+
+    pub(super) fn expect_words(&mut self, words: &[&str]) -> Result<(), ParserError> {
+        if self.words(words) {
+            return Ok(());
+        }
+        let found = self.parser.peek_token();
+        self.parser.expected(&words.join(" "), found)
+    }
+
+    fn peek_words(&self, words: &[&str]) -> bool {
+        words.iter().enumerate().all(|(at, word)| self.peek_word(at, word))
+    }
+
+    fn peek_word(&self, at: usize, word: &str) -> bool {
+        match &self.parser.peek_nth_token_ref(at).token {
+            Token::Word(found) => found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word),
+            _ => false,
+        }
+    }
+}
+
+/// Only queries can be explained: explaining a write would need a plan that DataFusion never runs.
+fn explained(statement: ast::Statement) -> Result<Statement, SqlError> {
+    match &statement {
+        ast::Statement::Explain { statement: inner, .. } if matches!(**inner, ast::Statement::Query(_)) => {
+            Ok(Statement::Explain(Box::new(statement)))
+        }
+        _ => Err(SqlError::not_available("EXPLAIN of anything but a query")),
+    }
+}
+
+fn first_words(text: &str) -> String {
+    text.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::parse::{Show, Statement, parse_batch};
+
+    #[test]
+    fn statements_of_a_batch_keep_their_own_text() {
+        let batch = parse_batch("CREATE NAMESPACE a;\n ;SELECT 'x;y' AS \"ü;\"\n ; show tables in a").unwrap();
+        let texts: Vec<_> = batch.iter().map(|parsed| parsed.text.as_str()).collect();
+        assert_eq!(texts, ["CREATE NAMESPACE a", "SELECT 'x;y' AS \"ü;\"", "show tables in a"]);
+        assert!(
+            matches!(&batch[2].statement, Statement::Show(Show::Tables(Some(namespace))) if namespace.value == "a")
+        );
+    }
+
+    #[test]
+    fn errors_say_which_statement_and_where() {
+        let error = parse_batch("SELECT 1; CREATE NAMESPACE IF a b").unwrap_err();
+        assert!(error.message.starts_with("Statement 2 failed: Expected: end of statement, found: a"), "{error}");
+        let error = parse_batch("ALTER TABLE t ADD COLUMN c INT").unwrap_err();
+        assert_eq!(error.message, "Statement 1 failed: ALTER TABLE is not available in this version");
+    }
+
+    #[test]
+    fn words_of_the_grammar_are_names_elsewhere() {
+        for sql in [
+            "SELECT storage, flush, role, email FROM namespace",
+            "DESCRIBE a.b",
+            "DESC TABLE b",
+            "CREATE USER alice WITH PASSWORD 'x' ROLE dba EMAIL 'a@b'",
+            "CREATE USER TABLE a.b (id BIGINT PRIMARY KEY)",
+            "STORAGE FLUSH ALL IN a",
+            "DROP USER IF EXISTS 'alice' CASCADE",
+        ] {
+            parse_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Text to statements. Standard statements are read by `sqlparser`; KalamDB's own by a grammar on the same tokens.
+
+mod batch;
+mod grammar;
+mod tables;
+
+use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use kalamdb_engine::schema::TableKind;
+
+pub use batch::{ParsedStatement, parse_batch};
+
+/// The dialect that tokens and expressions are read in. DataFusion's own default, so that whatever it can run can be written.
+static DIALECT: GenericDialect = GenericDialect {};
+/// How deep expressions may nest.
+const RECURSION_LIMIT: usize = 128;
+
+/// One statement, as written: names are not resolved yet.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Statement {
+    /// `CREATE NAMESPACE [IF NOT EXISTS] n`.
+    CreateNamespace {
+        /// Its name.
+        name: Ident,
+        /// An existing one is no error.
+        if_not_exists: bool,
+    },
+    /// `DROP NAMESPACE [IF EXISTS] n [CASCADE]`.
+    DropNamespace {
+        /// Its name.
+        name: Ident,
+        /// A missing one is no error.
+        if_exists: bool,
+        /// Drop its tables too.
+        cascade: bool,
+    },
+    /// `ALTER NAMESPACE n SET OPTIONS (k = 'v', …)`.
+    AlterNamespace {
+        /// Its name.
+        name: Ident,
+        /// What to set.
+        options: Vec<(Ident, String)>,
+    },
+    /// `USE [NAMESPACE] n`.
+    Use(Ident),
+    /// `CREATE TABLE`.
+    CreateTable(CreateTable),
+    /// `DROP [kind] TABLE [IF EXISTS] t`.
+    DropTable {
+        /// Its name.
+        name: ObjectName,
+        /// The kind that it must be of.
+        kind: Option<TableKind>,
+        /// A missing one is no error.
+        if_exists: bool,
+    },
+    /// `SHOW …`, `DESCRIBE …`.
+    Show(Show),
+    /// `INSERT`.
+    Insert(Box<ast::Insert>),
+    /// `UPDATE`.
+    Update(Box<ast::Update>),
+    /// `DELETE`.
+    Delete(Box<ast::Delete>),
+    /// `SELECT` and all that has its shape.
+    Query(Box<ast::Query>),
+    /// `EXPLAIN [ANALYZE]` of a query.
+    Explain(Box<ast::Statement>),
+    /// `STORAGE FLUSH TABLE t`.
+    FlushTable(ObjectName),
+    /// `STORAGE FLUSH ALL [IN n]`.
+    FlushAll(Option<Ident>),
+    /// `CREATE USER`.
+    CreateUser {
+        /// Its name.
+        name: Ident,
+        /// Its password; none for an internal user, who can't log in.
+        password: Option<String>,
+        /// Its role, as written.
+        role: Option<Ident>,
+        /// Its address.
+        email: Option<String>,
+    },
+    /// `ALTER USER u SET …`.
+    AlterUser {
+        /// Its name.
+        name: Ident,
+        /// What to set.
+        change: UserChange,
+    },
+    /// `DROP USER [IF EXISTS] u [CASCADE]`.
+    DropUser {
+        /// Its name.
+        name: Ident,
+        /// A missing one is no error.
+        if_exists: bool,
+    },
+}
+
+/// What `SHOW` and `DESCRIBE` show.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Show {
+    /// `SHOW NAMESPACES`.
+    Namespaces,
+    /// `SHOW TABLES [IN n]`.
+    Tables(Option<Ident>),
+    /// `DESCRIBE [TABLE] t`, `SHOW COLUMNS FROM t`.
+    Columns(ObjectName),
+    /// `SHOW STATS FOR TABLE t`.
+    Stats(ObjectName),
+    /// `SHOW STORAGES`.
+    Storages,
+}
+
+/// What `ALTER USER … SET` sets.
+#[derive(Clone, PartialEq)]
+pub enum UserChange {
+    /// A new password.
+    Password(String),
+    /// A new role, as written.
+    Role(Ident),
+    /// A new address.
+    Email(String),
+}
+
+impl std::fmt::Debug for UserChange {
+    /// Passwords never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Password(_) => f.write_str("Password(..)"),
+            Self::Role(role) => write!(f, "Role({role})"),
+            Self::Email(email) => write!(f, "Email({email})"),
+        }
+    }
+}
+
+/// `CREATE [USER|SHARED|STREAM] TABLE`, as written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateTable {
+    /// Before `TABLE`; the option `TYPE` says the same.
+    pub kind: Option<TableKind>,
+    /// An existing table is no error.
+    pub if_not_exists: bool,
+    /// Its name.
+    pub name: ObjectName,
+    /// Its columns.
+    pub columns: Vec<ast::ColumnDef>,
+    /// `PRIMARY KEY (c, …)` behind the columns.
+    pub primary_key: Option<Vec<Ident>>,
+    /// `WITH (k = v, …)`.
+    pub options: Vec<(Ident, String)>,
+}

@@ -1,0 +1,90 @@
+//! DataFusion: one bounded runtime for all statements, and a session of its own for each.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::execution::SessionState;
+use datafusion::execution::context::{SQLOptions, SessionContext};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement as DataFusionStatement;
+use datafusion::sql::sqlparser::ast;
+use kalamdb_engine::Engine;
+
+use crate::bind::literal::Parameters;
+use crate::bind::names::{CATALOG, DEFAULT_NAMESPACE};
+use crate::relations::Relations;
+use crate::{SqlError, functions};
+
+/// How many of the greediest operators an error names when memory runs out.
+const NAMED_CONSUMERS: usize = 3;
+
+/// Bounds of the query engine.
+#[derive(Debug, Clone)]
+pub struct PlannerConfig {
+    /// Memory of all queries together, in bytes; beyond it they spill.
+    pub memory_bytes: usize,
+    /// The folder that they spill into.
+    pub spill_dir: PathBuf,
+    /// Disk that they may spill onto, in bytes.
+    pub spill_bytes: u64,
+    /// Partitions that one query runs in.
+    pub partitions: usize,
+}
+
+/// Plans statements on one shared runtime.
+pub struct Planner {
+    context: SessionContext,
+}
+
+impl Planner {
+    /// Builds the runtime and registers the functions.
+    pub fn new(config: &PlannerConfig, engine: &Engine) -> Result<Self, SqlError> {
+        let pool = FairSpillPool::new(config.memory_bytes);
+        let consumers = NAMED_CONSUMERS.try_into().expect("it is not zero");
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, consumers)))
+            .with_temp_file_path(&config.spill_dir)
+            .with_max_temp_directory_size(config.spill_bytes)
+            .build_arc()?;
+        let mut session = SessionConfig::new()
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(false)
+            .with_default_catalog_and_schema(CATALOG, DEFAULT_NAMESPACE)
+            .with_target_partitions(config.partitions);
+        // Filters on the scan are exact only together with late materialisation; without it they would read every column.
+        session.options_mut().execution.parquet.pushdown_filters = true;
+        session.options_mut().sql_parser.map_string_types_to_utf8view = false;
+        let context = SessionContext::new_with_config_rt(session, runtime);
+        functions::generators(engine).into_iter().for_each(|function| context.register_udf(function));
+        Ok(Self { context })
+    }
+
+    /// A session in which names mean these relations, read as of one snapshot.
+    pub fn session(&self, relations: &Relations, namespace: &str) -> Result<SessionState, SqlError> {
+        use datafusion::execution::FunctionRegistry;
+        let mut state = self.context.state();
+        state.register_catalog_list(Arc::new(relations.clone()));
+        state.config_mut().options_mut().catalog.default_schema = namespace.to_owned();
+        for function in functions::of_identity(&relations.identity) {
+            state.register_udf(Arc::new(function))?;
+        }
+        Ok(state)
+    }
+}
+
+/// The plan of a statement that only reads, its parameters bound as typed literals.
+pub async fn plan(
+    session: &SessionState,
+    statement: ast::Statement,
+    parameters: &Parameters,
+) -> Result<LogicalPlan, SqlError> {
+    let plan = session.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await?;
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
+    for placeholder in plan.get_parameter_names()? {
+        parameters.get(&placeholder)?;
+    }
+    Ok(plan.with_param_values(parameters.scalars())?)
+}

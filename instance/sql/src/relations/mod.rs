@@ -1,0 +1,143 @@
+//! What DataFusion finds under a name: tables of one snapshot for one user, `system` and `information_schema`.
+//!
+//! Isolation is enforced here, below SQL: a per-user table is only ever handed out with the rows of the user who asks.
+
+mod information;
+mod system;
+mod view;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemTable, SchemaProvider, TableProvider};
+use datafusion::error::{DataFusionError, Result};
+use kalamdb_engine::catalog::{Catalog, Role};
+use kalamdb_engine::schema::{Table, TableName};
+use kalamdb_engine::{Engine, ReadSnapshot};
+
+pub(crate) use system::{default_text, storages};
+pub use view::{View, ViewColumn};
+
+use crate::authorize::{self, Access};
+use crate::bind::names::{CATALOG, INFORMATION_SCHEMA, SYSTEM};
+use crate::{Identity, SqlError};
+
+/// Everything that one statement can read.
+#[derive(Clone)]
+pub struct Relations {
+    /// The catalog that names are looked up in.
+    pub catalog: Arc<Catalog>,
+    /// The one snapshot that all tables of the statement are read from.
+    pub snapshot: ReadSnapshot,
+    /// Who asks.
+    pub identity: Identity,
+    /// For system tables.
+    pub engine: Engine,
+}
+
+impl fmt::Debug for Relations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Relations of user {}", self.identity.user)
+    }
+}
+
+impl Relations {
+    /// The table, as a provider that holds nobody else's rows.
+    pub fn provider(&self, table: &Arc<Table>) -> Result<Arc<dyn TableProvider>, SqlError> {
+        authorize::check_table(&self.catalog, &table.name, &self.identity, Access::Read)?;
+        let user = table.kind.is_per_user().then_some(&self.identity.user);
+        Ok(self.snapshot.provider(table, user))
+    }
+
+    /// The system or information table of that name.
+    pub fn view(&self, name: &TableName) -> Result<Option<View>, SqlError> {
+        authorize::check_table(&self.catalog, name, &self.identity, Access::Read)?;
+        match name.namespace.as_str() {
+            SYSTEM => system::view(self, &name.name),
+            INFORMATION_SCHEMA => Ok(information::view(self, &name.name)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether there is such a relation, of either sort.
+    pub fn exists(&self, name: &TableName) -> bool {
+        match name.namespace.as_str() {
+            SYSTEM => system::NAMES.contains(&name.name.as_str()),
+            INFORMATION_SCHEMA => information::NAMES.contains(&name.name.as_str()),
+            _ => self.catalog.tables.contains_key(name),
+        }
+    }
+
+    /// Tables whose names the user may see. From DBA on that is all of them.
+    pub fn visible_tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        let role = self.identity.role;
+        self.catalog.tables.values().filter(move |table| role >= Role::Dba || authorize::may_read(role, table))
+    }
+
+    fn namespace_names(&self) -> Vec<String> {
+        let own = [SYSTEM, INFORMATION_SCHEMA].map(str::to_owned);
+        self.catalog.namespaces.keys().cloned().chain(own).collect()
+    }
+}
+
+impl CatalogProviderList for Relations {
+    fn register_catalog(&self, _: String, _: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
+        None
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        vec![CATALOG.to_owned()]
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        (name == CATALOG).then(|| Arc::new(self.clone()) as Arc<dyn CatalogProvider>)
+    }
+}
+
+impl CatalogProvider for Relations {
+    fn schema_names(&self) -> Vec<String> {
+        self.namespace_names()
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        let known = name == SYSTEM || name == INFORMATION_SCHEMA || self.catalog.namespaces.contains_key(name);
+        known.then(|| {
+            Arc::new(NamespaceRelations { relations: self.clone(), namespace: name.to_owned() })
+                as Arc<dyn SchemaProvider>
+        })
+    }
+}
+
+#[derive(Debug)]
+struct NamespaceRelations {
+    relations: Relations,
+    namespace: String,
+}
+
+#[async_trait]
+impl SchemaProvider for NamespaceRelations {
+    fn table_names(&self) -> Vec<String> {
+        let visible = self.relations.visible_tables().filter(|table| table.name.namespace == self.namespace);
+        visible.map(|table| table.name.name.clone()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let name = TableName::new(&self.namespace, name);
+        let external = |error: SqlError| DataFusionError::External(Box::new(error));
+        if let Some(table) = self.relations.catalog.tables.get(&name) {
+            return self.relations.provider(table).map(Some).map_err(external);
+        }
+        match self.relations.view(&name).map_err(external)? {
+            Some(view) => {
+                let batch = view.batch().map_err(external)?;
+                Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.relations.exists(&TableName::new(&self.namespace, name))
+    }
+}

@@ -1,0 +1,156 @@
+//! Every key of the configuration, with its default and its meaning: flags, environment names and the reference come from here.
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// The TOML table.
+    pub section: &'static str,
+    /// The key within it.
+    pub name: &'static str,
+    /// What holds where nothing is said.
+    pub default: &'static str,
+    /// What it means, with its unit.
+    pub about: &'static str,
+}
+
+impl Key {
+    /// `--section-key`.
+    pub fn flag(&self) -> String {
+        self.path("-").replace('_', "-")
+    }
+
+    /// `KALAMDB_SECTION_KEY`.
+    pub fn environment(&self) -> String {
+        format!("KALAMDB_{}", self.path("_").to_uppercase())
+    }
+
+    /// `section.key`.
+    pub fn dotted(&self) -> String {
+        self.path(".")
+    }
+
+    fn path(&self, separator: &str) -> String {
+        format!("{}{separator}{}", self.section, self.name)
+    }
+}
+
+/// A secret: it comes by the environment alone, so that no file and no process list shows it.
+pub struct Secret {
+    /// The environment variable.
+    pub environment: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+}
+
+/// Every secret.
+pub const SECRETS: [Secret; 5] = [
+    Secret {
+        environment: "KALAMDB_ROOT_PASSWORD",
+        about: "Sets the password of `root` at the first start; later it changes nothing.",
+    },
+    Secret {
+        environment: "KALAMDB_JWT_SECRET",
+        about: "Signs the tokens, at least 32 bytes. Without it one is generated and kept in the data folder.",
+    },
+    Secret {
+        environment: "KALAMDB_SCHEDULER_TOKEN",
+        about: "What the flush scheduler shows at `/v1/api/flush-jobs`. Without it that endpoint is closed.",
+    },
+    Secret { environment: "AWS_ACCESS_KEY_ID", about: "Credentials of the S3 object store." },
+    Secret { environment: "AWS_SECRET_ACCESS_KEY", about: "Credentials of the S3 object store." },
+];
+
+const fn key(section: &'static str, name: &'static str, default: &'static str, about: &'static str) -> Key {
+    Key { section, name, default, about }
+}
+
+/// Every key, in the order of the reference.
+pub const KEYS: [Key; 42] = [
+    key("server", "host", "127.0.0.1", "The address to listen on."),
+    key("server", "port", "8080", "The port to listen on; 0 takes a free one."),
+    key("server", "body_bytes", "16777216", "Largest request body, in bytes; a larger one is answered with 413."),
+    key("server", "concurrent_statements", "64", "Requests that run SQL at the same time; more wait."),
+    key("server", "shutdown_seconds", "30", "How long a shutdown waits for running requests, in seconds."),
+    key(
+        "server",
+        "remote_setup",
+        "false",
+        "Whether `auth/setup` may be called from other machines: `true` or `false`.",
+    ),
+    key("data", "dir", "kalamdb-data", "The folder of the hot tier."),
+    key(
+        "data",
+        "durability",
+        "sync",
+        "`sync`: a commit is on disk before it is acknowledged. `os`: a power cut can lose the last ones.",
+    ),
+    key("object_store", "type", "local", "Where flushed rows go: `local` or `s3`."),
+    key("object_store", "path", "", "`local`: the folder; empty means `cold` below `data.dir`."),
+    key("object_store", "bucket", "", "`s3`: the bucket, which must exist."),
+    key("object_store", "prefix", "", "`s3`: what every object's name begins with."),
+    key(
+        "object_store",
+        "endpoint",
+        "",
+        "`s3`: the endpoint's URL; empty means AWS. `http://` is allowed where it says so.",
+    ),
+    key("object_store", "region", "us-east-1", "`s3`: the region."),
+    key("flush", "max_bytes", "268435456", "Unflushed bytes of a table from which it is flushed."),
+    key("flush", "max_rows", "1000000", "Unflushed rows of a table from which it is flushed."),
+    key(
+        "flush",
+        "max_age_seconds",
+        "600",
+        "Age of a table's oldest unflushed row from which it is flushed, in seconds.",
+    ),
+    key("flush", "max_concurrent", "2", "Flush jobs that run at the same time."),
+    key(
+        "flush",
+        "scheduler_timeout_seconds",
+        "60",
+        "Seconds without a word from a scheduler, after which the instance follows its own policy.",
+    ),
+    key(
+        "flush",
+        "target_file_bytes",
+        "134217728",
+        "Size at which a Parquet file is closed and the next begun, in bytes.",
+    ),
+    key("limits", "block_cache_bytes", "134217728", "RocksDB's block cache, in bytes."),
+    key("limits", "footer_cache_bytes", "67108864", "Cached Parquet footers and indexes, in bytes."),
+    key("limits", "wal_bytes", "268435456", "Write-ahead logs in all, in bytes."),
+    key("limits", "disk_reserve_bytes", "268435456", "Free disk below which writes are refused, in bytes."),
+    key("limits", "row_bytes", "8388608", "Largest row, in bytes."),
+    key("limits", "commit_queue", "1024", "Writes that may wait for the committer."),
+    key("sql", "memory_bytes", "536870912", "Memory of all queries together, in bytes; beyond it they spill to disk."),
+    key("sql", "spill_bytes", "4294967296", "Disk that queries may spill onto, below `data.dir`, in bytes."),
+    key("sql", "partitions", "2", "Partitions that one query runs in."),
+    key("sql", "statement_timeout_seconds", "60", "How long a statement may run, in seconds."),
+    key("sql", "reply_bytes", "67108864", "Largest result of a statement, in bytes of memory."),
+    key("sql", "write_rows", "100000", "Rows that one statement may write."),
+    key("sql", "commit_attempts", "20", "How often a statement starts over when others wrote the same rows."),
+    key(
+        "sql",
+        "drop_namespace",
+        "restrict",
+        "`DROP NAMESPACE` of one that holds tables: `restrict` needs CASCADE, `cascade` does not.",
+    ),
+    key("auth", "token_seconds", "3600", "How long an access token is good, in seconds."),
+    key("auth", "refresh_seconds", "604800", "How long a refresh token is good, in seconds."),
+    key("auth", "hash_memory_kib", "19456", "Memory of one Argon2id hash, in KiB."),
+    key("auth", "hash_iterations", "2", "Passes of one Argon2id hash."),
+    key(
+        "auth",
+        "requests_per_second",
+        "50",
+        "Authentication requests a second and address; more are answered with 429.",
+    ),
+    key(
+        "metrics",
+        "label_values",
+        "1000",
+        "Values of a label that users make, such as `table_name`; further ones fold into `other`.",
+    ),
+    key("log", "filter", "info", "What is logged, such as `info` or `warn,kalamdb_engine=debug`."),
+    key("log", "format", "text", "`text` or `json`."),
+];

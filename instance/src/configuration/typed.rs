@@ -1,0 +1,174 @@
+//! Texts to typed settings, each refused by the name of its key.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail, ensure};
+use kalamdb_engine::EngineConfig;
+use kalamdb_engine::config::{Durability, FlushConfig, Limits, ObjectStoreConfig};
+use kalamdb_sql::SqlConfig;
+use kalamdb_sql::database::DropNamespace;
+use kalamdb_sql::password::HashCost;
+use kalamdb_sql::planner::PlannerConfig;
+
+use super::{AuthConfig, Configuration, LogConfig, LogFormat, ServerConfig};
+
+/// The shortest secret that tokens are signed with, in bytes: as long as HS256's hash.
+const SHORTEST_JWT_SECRET: usize = 32;
+
+struct Values<'a>(&'a BTreeMap<String, String>);
+
+impl Values<'_> {
+    fn text(&self, key: &str) -> &str {
+        self.0.get(key).map_or("", |text| text.as_str())
+    }
+
+    fn number<T: FromStr + PartialOrd + From<u8>>(&self, key: &str) -> Result<T> {
+        let text = self.text(key);
+        let number = text.replace('_', "").parse::<T>().ok().filter(|number| *number >= T::from(1));
+        number.ok_or_else(|| anyhow!("{key} = '{text}': it is a whole number above zero that fits its type"))
+    }
+
+    fn seconds(&self, key: &str) -> Result<Duration> {
+        self.number(key).map(Duration::from_secs)
+    }
+
+    fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<T> {
+        let text = self.text(key);
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
+        found.ok_or_else(|| anyhow!("{key} = '{text}': it is {}", names.join(" or ")))
+    }
+}
+
+/// The settings that the texts say.
+pub(super) fn configuration(
+    values: &BTreeMap<String, String>,
+    secret: impl Fn(&str) -> Option<String>,
+) -> Result<Configuration> {
+    let values = Values(values);
+    let data_dir = PathBuf::from(values.text("data.dir"));
+    Ok(Configuration {
+        server: server(&values)?,
+        auth: auth(&values, &secret)?,
+        engine: EngineConfig {
+            object_store: object_store(&values, &data_dir, &secret)?,
+            durability: values.choice("data.durability", &[("sync", Durability::Sync), ("os", Durability::Os)])?,
+            flush: flush(&values)?,
+            limits: limits(&values)?,
+            data_dir: data_dir.clone(),
+        },
+        sql: sql(&values, &data_dir)?,
+        label_values: values.number::<u32>("metrics.label_values")? as usize,
+        log: LogConfig {
+            filter: values.text("log.filter").to_owned(),
+            format: values.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])?,
+        },
+    })
+}
+
+fn server(values: &Values<'_>) -> Result<ServerConfig> {
+    let port = values.text("server.port");
+    Ok(ServerConfig {
+        host: values.text("server.host").to_owned(),
+        port: port.parse().map_err(|_| anyhow!("server.port = '{port}': it is a number from 0 to 65535"))?,
+        body_bytes: values.number::<u32>("server.body_bytes")? as usize,
+        concurrent_statements: usize::from(values.number::<u16>("server.concurrent_statements")?),
+        shutdown: values.seconds("server.shutdown_seconds")?,
+        remote_setup: values.choice("server.remote_setup", &[("true", true), ("false", false)])?,
+    })
+}
+
+fn auth(values: &Values<'_>, secret: &impl Fn(&str) -> Option<String>) -> Result<AuthConfig> {
+    let jwt_secret = secret("KALAMDB_JWT_SECRET");
+    if let Some(text) = &jwt_secret {
+        let length = text.len();
+        ensure!(
+            length >= SHORTEST_JWT_SECRET,
+            "KALAMDB_JWT_SECRET has {length} bytes: at least {SHORTEST_JWT_SECRET} are needed"
+        );
+    }
+    Ok(AuthConfig {
+        token: values.seconds("auth.token_seconds")?,
+        refresh: values.seconds("auth.refresh_seconds")?,
+        requests_per_second: values.number("auth.requests_per_second")?,
+        root_password: secret("KALAMDB_ROOT_PASSWORD"),
+        jwt_secret,
+        scheduler_token: secret("KALAMDB_SCHEDULER_TOKEN"),
+    })
+}
+
+fn object_store(
+    values: &Values<'_>,
+    data_dir: &std::path::Path,
+    secret: &impl Fn(&str) -> Option<String>,
+) -> Result<ObjectStoreConfig> {
+    let optional = |key: &str| Some(values.text(key).to_owned()).filter(|text| !text.is_empty());
+    match values.text("object_store.type") {
+        "local" => {
+            let path = optional("object_store.path").map_or_else(|| data_dir.join("cold"), PathBuf::from);
+            Ok(ObjectStoreConfig::Local { path })
+        }
+        "s3" => {
+            let missing =
+                || anyhow!("object_store.bucket is empty: object_store.type = 's3' needs the name of a bucket");
+            Ok(ObjectStoreConfig::S3 {
+                bucket: optional("object_store.bucket").ok_or_else(missing)?,
+                prefix: values.text("object_store.prefix").to_owned(),
+                endpoint: optional("object_store.endpoint"),
+                region: values.text("object_store.region").to_owned(),
+                access_key_id: secret("AWS_ACCESS_KEY_ID"),
+                secret_access_key: secret("AWS_SECRET_ACCESS_KEY"),
+            })
+        }
+        other => bail!("object_store.type = '{other}': it is local or s3"),
+    }
+}
+
+fn flush(values: &Values<'_>) -> Result<FlushConfig> {
+    Ok(FlushConfig {
+        max_bytes: values.number("flush.max_bytes")?,
+        max_rows: values.number("flush.max_rows")?,
+        max_age: values.seconds("flush.max_age_seconds")?,
+        max_concurrent: usize::from(values.number::<u16>("flush.max_concurrent")?),
+        scheduler_timeout: values.seconds("flush.scheduler_timeout_seconds")?,
+        target_file_bytes: values.number("flush.target_file_bytes")?,
+    })
+}
+
+fn limits(values: &Values<'_>) -> Result<Limits> {
+    Ok(Limits {
+        block_cache_bytes: values.number::<u64>("limits.block_cache_bytes")? as usize,
+        footer_cache_bytes: values.number::<u64>("limits.footer_cache_bytes")? as usize,
+        wal_bytes: values.number("limits.wal_bytes")?,
+        disk_reserve_bytes: values.number("limits.disk_reserve_bytes")?,
+        row_bytes: values.number::<u32>("limits.row_bytes")? as usize,
+        commit_queue: usize::from(values.number::<u16>("limits.commit_queue")?),
+        ..Limits::default()
+    })
+}
+
+fn sql(values: &Values<'_>, data_dir: &std::path::Path) -> Result<SqlConfig> {
+    Ok(SqlConfig {
+        planner: PlannerConfig {
+            memory_bytes: values.number::<u64>("sql.memory_bytes")? as usize,
+            spill_dir: data_dir.join("spill"),
+            spill_bytes: values.number("sql.spill_bytes")?,
+            partitions: usize::from(values.number::<u16>("sql.partitions")?),
+        },
+        statement_timeout: values.seconds("sql.statement_timeout_seconds")?,
+        reply_bytes: values.number::<u64>("sql.reply_bytes")? as usize,
+        write_rows: values.number::<u32>("sql.write_rows")? as usize,
+        commit_attempts: values.number("sql.commit_attempts")?,
+        hash_cost: HashCost {
+            memory_kib: values.number("auth.hash_memory_kib")?,
+            iterations: values.number("auth.hash_iterations")?,
+        },
+        drop_namespace: values.choice(
+            "sql.drop_namespace",
+            &[("restrict", DropNamespace::Restrict), ("cascade", DropNamespace::Cascade)],
+        )?,
+    })
+}

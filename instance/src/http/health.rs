@@ -1,0 +1,63 @@
+//! Health, readiness and metrics: open to all callers.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use kalamdb_engine::engine::Readiness;
+use serde_json::{Value, json};
+
+use super::reply;
+
+/// `/health`.
+pub async fn health() -> Json<Value> {
+    Json(json!({
+        "status": "healthy",
+        "version": env!("CARGO_PKG_VERSION"),
+        "api_version": "v1",
+        "build_date": option_env!("KALAMDB_BUILD_DATE").unwrap_or("unknown"),
+    }))
+}
+
+/// `/healthz`: the process answers.
+pub async fn alive() -> Json<Value> {
+    Json(json!({"alive": true}))
+}
+
+/// `/readyz`: 200 only when writes would succeed.
+pub async fn ready(State(state): State<super::State>) -> Response {
+    let readiness = match state.serving() {
+        Some(serving) => serving.engine.readiness(),
+        None => Readiness::NotReady { reason: "Starting", message: "the database is starting".into() },
+    };
+    match readiness {
+        Readiness::Ready => Json(json!({"ready": true})).into_response(),
+        Readiness::NotReady { reason, message } => {
+            let body = json!({"ready": false, "reason": reason, "message": message});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}
+
+/// `/metrics`. A scrape that shows the scheduler's token tells the engine that its scheduler is alive.
+pub async fn metrics(State(state): State<super::State>, headers: HeaderMap) -> Response {
+    let engine = state.serving().map(|serving| serving.engine.clone());
+    if let Some(engine) = &engine
+        && super::flush::is_scheduler(&state, &headers)
+    {
+        engine.scheduler_seen();
+    }
+    let exporter = state.exporter();
+    let now_us = chrono::Utc::now().timestamp_micros();
+    // Sizes ask RocksDB and the file system, which may wait for a disk.
+    let text = tokio::task::spawn_blocking(move || crate::metrics::scrape(&exporter, engine.as_ref(), now_us)).await;
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Err(error) => reply::failure(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error.to_string()),
+    }
+}
+
+/// Every other path.
+pub async fn unknown() -> Response {
+    reply::failure(StatusCode::NOT_FOUND, "not_found", "there is no such endpoint")
+}

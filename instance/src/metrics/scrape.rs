@@ -1,0 +1,86 @@
+//! What `/metrics` shows.
+//!
+//! Figures of tables are written here at each scrape and not kept as gauges: a table without unflushed rows must vanish, and a
+//! recorder never forgets a set of labels.
+
+use std::fmt::Write;
+
+use kalamdb_api::flush::FlushState;
+use kalamdb_api::metrics::{
+    DISK_FREE, DISK_USED, FLUSH_JOBS, LAST_FLUSH, TABLE_NAME, TABLE_POLICY_INTERVAL, TABLE_POLICY_ROWS,
+    UNFLUSHED_BYTES, UNFLUSHED_OLDEST_AGE, UNFLUSHED_ROWS,
+};
+use kalamdb_engine::Engine;
+use kalamdb_engine::engine::{StorageSizes, Unflushed};
+
+use super::{ColumnFamilyType, Exporter, WEBSOCKET_MESSAGES};
+
+/// The text of one scrape. `engine` is absent while it still opens.
+pub fn scrape(exporter: &Exporter, engine: Option<&Engine>, now_us: i64) -> String {
+    let sizes = engine.map(Engine::storage_sizes);
+    if let Some(sizes) = &sizes {
+        measure_families(exporter, sizes);
+    }
+    exporter.handle.run_upkeep();
+    let mut text = exporter.handle.render();
+    if !text.contains(WEBSOCKET_MESSAGES) {
+        let _ = writeln!(text, "# TYPE {WEBSOCKET_MESSAGES} counter");
+    }
+    if let (Some(engine), Some(sizes)) = (engine, &sizes) {
+        write_unflushed(&mut text, &engine.unflushed(), now_us);
+        write_jobs(&mut text, engine);
+        family(&mut text, DISK_USED, &[(String::new(), sizes.disk_used as f64)]);
+        family(&mut text, DISK_FREE, &[(String::new(), sizes.disk_free as f64)]);
+    }
+    text
+}
+
+fn measure_families(exporter: &Exporter, sizes: &StorageSizes) {
+    for of in ColumnFamilyType::ALL {
+        let bytes = sizes.column_families.get(of.as_str()).copied().unwrap_or_default();
+        exporter.update_column_family_size(of, of.as_str(), bytes);
+    }
+}
+
+/// The scheduler must see every table that waits, so that there is no cap here: these are tables of the catalog, and few at a time.
+fn write_unflushed(text: &mut String, tables: &[Unflushed], now_us: i64) {
+    let each = |figure: &dyn Fn(&Unflushed) -> Option<f64>| -> Vec<(String, f64)> {
+        let sample = |table: &Unflushed| Some((table_label(table), figure(table)?));
+        tables.iter().filter_map(sample).collect()
+    };
+    family(text, UNFLUSHED_ROWS, &each(&|table| Some(table.rows as f64)));
+    family(text, UNFLUSHED_BYTES, &each(&|table| Some(table.bytes as f64)));
+    family(text, UNFLUSHED_OLDEST_AGE, &each(&|table| Some((now_us - table.oldest).max(0) as f64 / 1e6)));
+    family(text, TABLE_POLICY_ROWS, &each(&|table| table.table.flush_policy.rows.map(|rows| rows as f64)));
+    let interval = |table: &Unflushed| table.table.flush_policy.interval_seconds.map(|seconds| seconds as f64);
+    family(text, TABLE_POLICY_INTERVAL, &each(&interval));
+}
+
+fn write_jobs(text: &mut String, engine: &Engine) {
+    let jobs = engine.flush_jobs();
+    let count = |state: FlushState| {
+        let of_state = jobs.iter().filter(|job| job.state == state).count();
+        (format!("{{state=\"{}\"}}", state.as_str()), of_state as f64)
+    };
+    family(text, FLUSH_JOBS, &FlushState::ALL.map(count));
+    let completed = jobs.iter().filter(|job| job.state == FlushState::Completed).filter_map(|job| job.finished_at);
+    let last = completed.max().map(|ms| (String::new(), ms as f64 / 1e3));
+    family(text, LAST_FLUSH, &Vec::from_iter(last));
+}
+
+fn table_label(table: &Unflushed) -> String {
+    let name = table.table.name.to_string();
+    let escaped = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("{{{TABLE_NAME}=\"{escaped}\"}}")
+}
+
+/// One family of gauges, and nothing at all where it has no sample.
+fn family(text: &mut String, name: &str, samples: &[(String, f64)]) {
+    if samples.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "# TYPE {name} gauge");
+    for (labels, value) in samples {
+        let _ = writeln!(text, "{name}{labels} {value}");
+    }
+}

@@ -1,0 +1,3 @@
+module kalamdb.io/xtask/pause
+
+go 1.24

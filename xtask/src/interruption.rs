@@ -1,0 +1,85 @@
+//! Ctrl-C and termination: children are told to end, waiting loops notice, and cleaning up runs as after any failure.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+static SIGNALS: AtomicU32 = AtomicU32::new(0);
+static CHILDREN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Installs the handler. The first signal ends the children; the third ends this process without cleaning up.
+pub fn watch() -> Result<()> {
+    ctrlc::set_handler(|| {
+        let before = SIGNALS.fetch_add(1, Ordering::SeqCst);
+        eprintln!("\ninterrupted: cleaning up");
+        if before >= 2 {
+            std::process::exit(130);
+        }
+        for pid in children().iter() {
+            terminate(*pid);
+        }
+    })
+    .context("failed to install the handler for Ctrl-C")
+}
+
+/// Fails once a signal has come: called between steps and in every waiting loop.
+pub fn check() -> Result<()> {
+    if SIGNALS.load(Ordering::SeqCst) > 0 {
+        bail!("interrupted");
+    }
+    Ok(())
+}
+
+/// Runs what must be done even after an interruption: its own children are not refused.
+pub fn shielded<T>(work: impl FnOnce() -> T) -> T {
+    let signals = SIGNALS.swap(0, Ordering::SeqCst);
+    let result = work();
+    SIGNALS.fetch_add(signals, Ordering::SeqCst);
+    result
+}
+
+/// Asks `ready` every 200 ms until it says yes; the error names what was waited for.
+pub fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<bool>) -> Result<()> {
+    let started = std::time::Instant::now();
+    while !ready()? {
+        check()?;
+        if started.elapsed() > limit {
+            bail!("waited {} s for {what}", limit.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+/// Remembers a child while it runs, so that a signal reaches it.
+pub struct Child(u32);
+
+impl Child {
+    /// Begins to remember `pid`.
+    pub fn remember(pid: u32) -> Self {
+        children().insert(pid);
+        Self(pid)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        children().remove(&self.0);
+    }
+}
+
+fn children() -> std::sync::MutexGuard<'static, BTreeSet<u32>> {
+    CHILDREN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn terminate(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().map(Pid::from_raw) {
+        // A child that has just ended needs no signal.
+        let _ = kill(pid, Signal::SIGTERM);
+    }
+}

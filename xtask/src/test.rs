@@ -1,0 +1,156 @@
+//! `cargo xtask test`: all checks and all tests, against a real cluster and a real S3 server.
+
+use std::io::{BufRead, BufReader};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache::Cache;
+use crate::charts::{Charts, Target};
+use crate::cluster::{self, Cluster};
+use crate::console;
+use crate::images;
+use crate::interruption;
+use crate::program::Program;
+use crate::tools::debian;
+use crate::tools::go::{GoTool, Tools};
+use crate::workspace::{self, Warnings};
+
+/// What the test programs reported.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Summary {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+/// Formatting, lints, charts, unit, integration and end-to-end tests.
+pub fn run(cache: &Cache) -> Result<()> {
+    let started = Instant::now();
+    check_formatting()?;
+    debian::ensure(debian::BUILD)?;
+    debian::ensure(debian::CLUSTER)?;
+    let tools = workspace::build_beside_tools(cache, Warnings::Denied)?;
+    let cluster = Running::start(Cluster::new(cache, tools.clone()))?;
+    let result = test_on(cache, &tools, &cluster.cluster);
+    drop(cluster);
+    console::say(&format!("\nall steps took {}", console::duration(started.elapsed())));
+    let summary = result?;
+    if summary.ignored > 0 {
+        console::say(&format!("{} ignored", summary.ignored));
+    }
+    console::say(&format!("{} passed, {} failed", summary.passed, summary.failed));
+    if summary.failed > 0 { bail!("{} test(s) failed", summary.failed) } else { Ok(()) }
+}
+
+/// Formatting and lints alone.
+pub fn lint(cache: &Cache) -> Result<()> {
+    check_formatting()?;
+    debian::ensure(debian::BUILD)?;
+    workspace::build(cache, Warnings::Denied)
+}
+
+fn check_formatting() -> Result<()> {
+    console::step("check the formatting", || {
+        let check = Program::new("cargo").directory(workspace::root()).args(["fmt", "--all", "--check"]);
+        check.output().context("run `cargo fmt --all` to mend the formatting").map(drop)
+    })
+}
+
+/// A cluster that is removed at the end, unless it ran before.
+struct Running {
+    cluster: Cluster,
+    was_running: bool,
+}
+
+impl Running {
+    fn start(cluster: Cluster) -> Result<Self> {
+        let running = Self { was_running: cluster.is_running(), cluster };
+        running.cluster.up()?;
+        Ok(running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.was_running {
+            console::say("the local cluster ran before and is left running");
+        } else if let Err(error) = interruption::shielded(|| self.cluster.down()) {
+            console::say(&format!("failed to remove the local cluster: {error:#}"));
+        }
+    }
+}
+
+fn test_on(cache: &Cache, tools: &Tools, cluster: &Cluster) -> Result<Summary> {
+    let images = images::build_products(cache)?;
+    console::step("load the images", || images::load(cluster, &images))?;
+    let charts = Charts::stage(cache, tools)?;
+    console::step("check the charts", || charts.check(|| cluster.kubectl()))?;
+    let kubeconfig = cluster.kubeconfig();
+    let target = Target { kubeconfig: Some(&kubeconfig), context: cluster::CONTEXT, registry: None, images: &images };
+    console::step("install the operator", || charts.install(&target))?;
+    console::headline("tests");
+    run_tests(cache, tools, cluster)
+}
+
+fn run_tests(cache: &Cache, tools: &Tools, cluster: &Cluster) -> Result<Summary> {
+    let s3 = cluster.s3()?;
+    let mut child = workspace::cargo(cache)
+        .args(["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast"])
+        .env("KUBECONFIG", cluster.kubeconfig())
+        .env("KALAMDB_TEST_CONTEXT", cluster::CONTEXT)
+        .env("KALAMDB_TEST_KUBECTL", tools.kubectl())
+        .env("KALAMDB_TEST_S3_ENDPOINT", &s3.endpoint)
+        .env("KALAMDB_TEST_S3_ACCESS_KEY", &s3.access_key)
+        .env("KALAMDB_TEST_S3_SECRET_KEY", &s3.secret_key)
+        .env("KALAMDB_TEST_S3_BUCKET", &s3.bucket)
+        .env("KALAMDB_TEST_S3_ROOT", &s3.root)
+        .env("KALAMDB_TEST_VERSITYGW", tools.program(GoTool::Versitygw))
+        .piped()?;
+    let _remembered = interruption::Child::remember(child.id());
+    let output = child.stdout.take().context("cargo test has no output")?;
+    let mut summary = Summary::default();
+    for line in BufReader::new(output).lines() {
+        let line = line.context("failed to read what cargo test prints")?;
+        summary.add(&line);
+        console::say(&line);
+    }
+    let status = child.wait().context("failed to wait for cargo test")?;
+    interruption::check()?;
+    if !status.success() && summary.failed == 0 {
+        bail!("cargo test failed ({status}) though no test did: a test program ended before its summary");
+    }
+    Ok(summary)
+}
+
+impl Summary {
+    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`; any other line changes nothing.
+    fn add(&mut self, line: &str) {
+        let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };
+        for count in counts.1.split("; ") {
+            let Some((number, what)) = count.split_once(' ') else { continue };
+            let number: u64 = number.parse().unwrap_or(0);
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Summary;
+
+    #[test]
+    fn the_summaries_of_all_test_programs_are_added() {
+        let mut summary = Summary::default();
+        summary.add("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s");
+        summary
+            .add("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s");
+        summary.add("test hot::reads ... ok");
+        assert_eq!(summary, Summary { passed: 4, failed: 2, ignored: 1 });
+    }
+}
