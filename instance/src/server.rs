@@ -16,7 +16,8 @@ use crate::metrics;
 
 /// Serves on a runtime of its own until SIGTERM or SIGINT.
 pub fn block_on(configuration: Configuration) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start threads")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start threads")?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let stop = stop_on_signal(shutdown.clone()).context("failed to listen for signals")?;

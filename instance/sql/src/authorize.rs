@@ -41,7 +41,9 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
             check_table(catalog, &names::table_name(name, namespace)?, identity, Access::Write)
         }
         Statement::CreateUser { .. } | Statement::DropUser { .. } => need(identity, Role::Dba),
-        Statement::AlterUser { name, change: UserChange::Password(_) } if names::fold(name) == identity.user.as_str() => {
+        Statement::AlterUser { name, change: UserChange::Password(_) }
+            if names::fold(name) == identity.user.as_str() =>
+        {
             Ok(())
         }
         Statement::AlterUser { .. } => need(identity, Role::Dba),
@@ -99,7 +101,12 @@ fn need(identity: &Identity, role: Role) -> Result<(), SqlError> {
 }
 
 /// Every relation that a piece of a statement names, in any position; CTEs among them are no tables and found in no catalog.
-fn check_relations<T: Visit>(part: &T, catalog: &Catalog, namespace: &str, identity: &Identity) -> Result<(), SqlError> {
+fn check_relations<T: Visit>(
+    part: &T,
+    catalog: &Catalog,
+    namespace: &str,
+    identity: &Identity,
+) -> Result<(), SqlError> {
     let mut relations = Relations(Vec::new());
     let _ = part.visit(&mut relations);
     let named = relations.0.iter().map(|name| names::table_name(name, namespace));

@@ -150,7 +150,8 @@ impl Database {
             let result = tokio::time::timeout(limit, self.statements.run(&parsed.statement, &scope)).await;
             self.observer.statement_ended(about.0, about.1.as_ref(), begun.elapsed());
             let result = result.unwrap_or_else(|_| {
-                let text = format!("the statement was stopped after {} s, which is as long as one may run", limit.as_secs());
+                let text =
+                    format!("the statement was stopped after {} s, which is as long as one may run", limit.as_secs());
                 Err(SqlError::new(ErrorCode::StatementTimeout, text))
             });
             let outcome = result.map_err(|error| error.in_statement(at + 1, &parsed.text))?;

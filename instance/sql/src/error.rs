@@ -160,7 +160,9 @@ impl From<DataFusionError> for SqlError {
             return engine;
         }
         let code = match error.find_root() {
-            DataFusionError::SQL(..) | DataFusionError::Plan(_) | DataFusionError::SchemaError(..) => ErrorCode::InvalidSql,
+            DataFusionError::SQL(..) | DataFusionError::Plan(_) | DataFusionError::SchemaError(..) => {
+                ErrorCode::InvalidSql
+            }
             DataFusionError::NotImplemented(_) => ErrorCode::NotAvailable,
             DataFusionError::ResourcesExhausted(_) => ErrorCode::ResourcesExhausted,
             DataFusionError::Internal(_) => ErrorCode::Internal,

@@ -12,8 +12,22 @@ const SHORTEST: usize = 8;
 const LONGEST: usize = 72;
 /// Passwords that everybody tries first.
 const COMMON: [&str; 16] = [
-    "password", "passw0rd", "password1", "password123", "12345678", "123456789", "1234567890", "qwertyui", "qwerty123",
-    "qwertyuiop", "iloveyou", "11111111", "00000000", "abc12345", "letmein1", "adminadmin",
+    "password",
+    "passw0rd",
+    "password1",
+    "password123",
+    "12345678",
+    "123456789",
+    "1234567890",
+    "qwertyui",
+    "qwerty123",
+    "qwertyuiop",
+    "iloveyou",
+    "11111111",
+    "00000000",
+    "abc12345",
+    "letmein1",
+    "adminadmin",
 ];
 
 /// What one hash costs.
@@ -48,8 +62,7 @@ pub fn check_strength(password: &str) -> Result<(), SqlError> {
 /// The PHC string of a new hash.
 pub fn hash(password: &str, cost: HashCost) -> Result<String, SqlError> {
     let failed = |error: String| SqlError::new(ErrorCode::Internal, format!("failed to hash a password: {error}"));
-    let params =
-        Params::new(cost.memory_kib, cost.iterations, 1, None).map_err(|error| failed(error.to_string()))?;
+    let params = Params::new(cost.memory_kib, cost.iterations, 1, None).map_err(|error| failed(error.to_string()))?;
     let salt = SaltString::generate(&mut OsRng);
     let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     let hash = hasher.hash_password(password.as_bytes(), &salt).map_err(|error| failed(error.to_string()))?;

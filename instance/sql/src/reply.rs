@@ -3,8 +3,8 @@
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, TimeUnit,
-    Time64MicrosecondType, TimestampMicrosecondType, UInt8Type, UInt16Type,
+    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use kalamdb_api::sql::{ColumnSchema, StatementResult};
@@ -69,9 +69,11 @@ pub fn type_name(of: &DataType) -> Json {
             return json!({"Decimal": {"precision": precision, "scale": (*scale).max(0)}});
         }
         DataType::Dictionary(_, values) => return type_name(values),
-        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) | DataType::Struct(_) | DataType::Map(..) => {
-            "Json"
-        }
+        DataType::List(_)
+        | DataType::LargeList(_)
+        | DataType::FixedSizeList(..)
+        | DataType::Struct(_)
+        | DataType::Map(..) => "Json",
         _ => "Text",
     };
     Json::from(name)

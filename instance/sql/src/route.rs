@@ -153,14 +153,18 @@ impl Target {
         while let Some(expr) = pending.pop() {
             match expr {
                 Expr::Nested(inner) => pending.push(inner),
-                Expr::BinaryOp { left, op: BinaryOperator::And, right } => pending.extend([left.as_ref(), right.as_ref()]),
+                Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+                    pending.extend([left.as_ref(), right.as_ref()])
+                }
                 Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
                     let (place, literal) = match (self.column(left), self.column(right)) {
                         (Some(place), None) => (place, literal_of(right, parameters)?),
                         (None, Some(place)) => (place, literal_of(left, parameters)?),
                         _ => return Ok(None),
                     };
-                    let Some(of_key) = positions.iter().position(|position| *position == place) else { return Ok(None) };
+                    let Some(of_key) = positions.iter().position(|position| *position == place) else {
+                        return Ok(None);
+                    };
                     let Some(literal) = literal else { return Ok(None) };
                     let Some(wanted) = key_value(&literal, self.table.columns[place].sql_type) else { return Ok(None) };
                     nothing |= wanted.is_null() || found[of_key].as_ref().is_some_and(|other| *other != wanted);
@@ -232,13 +236,8 @@ impl Target {
     }
 }
 
-fn with_token(
-    options: &WildcardAdditionalOptions,
-) -> WildcardAdditionalOptions {
-    WildcardAdditionalOptions {
-        wildcard_token: options.wildcard_token.clone(),
-        ..Default::default()
-    }
+fn with_token(options: &WildcardAdditionalOptions) -> WildcardAdditionalOptions {
+    WildcardAdditionalOptions { wildcard_token: options.wildcard_token.clone(), ..Default::default() }
 }
 
 /// The literal as a key value where comparing is plainly that: same family of types, nothing rounded. All else is left to
@@ -249,7 +248,9 @@ fn key_value(literal: &Literal, sql_type: SqlType) -> Option<Value> {
         (Literal::Number(text), SqlType::SmallInt | SqlType::Int | SqlType::BigInt) if text.parse::<i64>().is_ok() => {
             value::convert(literal, sql_type).ok()
         }
-        (Literal::Text(_), SqlType::Text) | (Literal::Boolean(_), SqlType::Boolean) => value::convert(literal, sql_type).ok(),
+        (Literal::Text(_), SqlType::Text) | (Literal::Boolean(_), SqlType::Boolean) => {
+            value::convert(literal, sql_type).ok()
+        }
         (Literal::Text(_), SqlType::Timestamp) => value::convert(literal, sql_type).ok(),
         _ => None,
     }

@@ -44,9 +44,7 @@ pub fn array_of<'a>(sql_type: SqlType, values: impl Iterator<Item = &'a Value>) 
         SqlType::Text => Arc::new(array!(StringArray, Text, |v: &'a String| v.as_str())),
         SqlType::Json => Arc::new(array!(StringArray, Json, |v: &'a String| v.as_str())),
         SqlType::Bytes => Arc::new(array!(BinaryArray, Bytes, |v: &'a Vec<u8>| v.as_slice())),
-        SqlType::Timestamp => {
-            Arc::new(array!(TimestampMicrosecondArray, Timestamp, |v: &i64| *v).with_timezone("UTC"))
-        }
+        SqlType::Timestamp => Arc::new(array!(TimestampMicrosecondArray, Timestamp, |v: &i64| *v).with_timezone("UTC")),
         SqlType::Date => Arc::new(array!(Date32Array, Date, |v: &i32| *v)),
     })
 }

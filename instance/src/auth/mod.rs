@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::Result;
 use kalamdb_engine::catalog::{Catalog, Credentials, User};
 use kalamdb_engine::schema::UserId;
-use kalamdb_sql::password::{self, HashCost};
 use kalamdb_sql::Identity;
+use kalamdb_sql::password::{self, HashCost};
 
 pub use rate::RateLimit;
 pub use token::{Claims, TokenError, TokenKind};

@@ -92,7 +92,11 @@ impl Signer {
         validation.set_issuer(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
         validation.leeway = 0;
-        Ok(Self { encoding: EncodingKey::from_secret(&secret), decoding: DecodingKey::from_secret(&secret), validation })
+        Ok(Self {
+            encoding: EncodingKey::from_secret(&secret),
+            decoding: DecodingKey::from_secret(&secret),
+            validation,
+        })
     }
 
     pub(super) fn sign(&self, claims: &Claims) -> Result<String> {
@@ -115,7 +119,10 @@ fn kept_secret(data_dir: &Path) -> Result<Vec<u8>> {
     let shown = path.display();
     match std::fs::read(&path) {
         Ok(secret) => {
-            ensure!(secret.len() == SECRET_BYTES, "{shown} does not hold {SECRET_BYTES} bytes: delete it, and all log in again");
+            ensure!(
+                secret.len() == SECRET_BYTES,
+                "{shown} does not hold {SECRET_BYTES} bytes: delete it, and all log in again"
+            );
             return Ok(secret);
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -168,7 +168,8 @@ fn kept(name: String) -> &'static str {
 /// The file's keys as texts.
 fn read_file(path: &PathBuf) -> Result<BTreeMap<String, String>> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("failed to read the configuration file {shown}"))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("failed to read the configuration file {shown}"))?;
     let document: toml::Table =
         text.parse().with_context(|| format!("failed to read the configuration file {shown} as TOML"))?;
     let mut values = BTreeMap::new();

@@ -14,7 +14,9 @@ pub fn reference() -> String {
     for key in &KEYS {
         if key.section != section {
             section = key.section;
-            text.push_str(&format!("\n## `[{section}]`\n\n| key | environment | default | meaning |\n|---|---|---|---|\n"));
+            text.push_str(&format!(
+                "\n## `[{section}]`\n\n| key | environment | default | meaning |\n|---|---|---|---|\n"
+            ));
         }
         let default = if key.default.is_empty() { "(empty)".to_owned() } else { format!("`{}`", key.default) };
         text.push_str(&format!("| `{}` | `{}` | {default} | {} |\n", key.name, key.environment(), key.about));

@@ -85,7 +85,10 @@ fn auth(values: &Values<'_>, secret: &impl Fn(&str) -> Option<String>) -> Result
     let jwt_secret = secret("KALAMDB_JWT_SECRET");
     if let Some(text) = &jwt_secret {
         let length = text.len();
-        ensure!(length >= SHORTEST_JWT_SECRET, "KALAMDB_JWT_SECRET has {length} bytes: at least {SHORTEST_JWT_SECRET} are needed");
+        ensure!(
+            length >= SHORTEST_JWT_SECRET,
+            "KALAMDB_JWT_SECRET has {length} bytes: at least {SHORTEST_JWT_SECRET} are needed"
+        );
     }
     Ok(AuthConfig {
         token: values.seconds("auth.token_seconds")?,
@@ -109,7 +112,8 @@ fn object_store(
             Ok(ObjectStoreConfig::Local { path })
         }
         "s3" => {
-            let missing = || anyhow!("object_store.bucket is empty: object_store.type = 's3' needs the name of a bucket");
+            let missing =
+                || anyhow!("object_store.bucket is empty: object_store.type = 's3' needs the name of a bucket");
             Ok(ObjectStoreConfig::S3 {
                 bucket: optional("object_store.bucket").ok_or_else(missing)?,
                 prefix: values.text("object_store.prefix").to_owned(),

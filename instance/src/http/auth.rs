@@ -255,9 +255,11 @@ async fn set_up(state: &super::State, serving: &Serving, request: SetupRequest) 
     };
     // Root comes last: until it has its password, the setup counts as not done and can be repeated.
     for user in [dba.clone(), root] {
-        serving.engine.change_catalog(CatalogChange::PutUser(user)).await.map_err(|error| {
-            reply::failure(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error.to_string())
-        })?;
+        serving
+            .engine
+            .change_catalog(CatalogChange::PutUser(user))
+            .await
+            .map_err(|error| reply::failure(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error.to_string()))?;
     }
     Ok(dba)
 }

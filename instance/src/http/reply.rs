@@ -19,7 +19,13 @@ pub fn took(begun: Instant) -> f64 {
 }
 
 /// A whole SQL reply that says what went wrong.
-pub fn sql_failure(status: StatusCode, begun: Instant, code: &str, message: String, details: Option<String>) -> Response {
+pub fn sql_failure(
+    status: StatusCode,
+    begun: Instant,
+    code: &str,
+    message: String,
+    details: Option<String>,
+) -> Response {
     let error = Some(WireError { code: code.into(), message, details });
     let reply = SqlReply { status: Status::Error, results: Vec::new(), took: took(begun), error };
     with_retry(status, (status, Json(reply)).into_response())
@@ -61,9 +67,11 @@ fn with_retry(status: StatusCode, mut response: Response) -> Response {
 /// Why a body could not be read.
 pub fn body_refused(rejection: &BytesRejection, limit: usize) -> (StatusCode, &'static str, String) {
     match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            (StatusCode::PAYLOAD_TOO_LARGE, "REQUEST_TOO_LARGE", format!("the request's body is larger than {limit} bytes"))
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "REQUEST_TOO_LARGE",
+            format!("the request's body is larger than {limit} bytes"),
+        ),
         _ => (StatusCode::BAD_REQUEST, "INVALID_REQUEST", "the request's body broke off".into()),
     }
 }

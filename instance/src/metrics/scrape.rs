@@ -7,8 +7,8 @@ use std::fmt::Write;
 
 use kalamdb_api::flush::FlushState;
 use kalamdb_api::metrics::{
-    DISK_FREE, DISK_USED, FLUSH_JOBS, LAST_FLUSH, TABLE_NAME, TABLE_POLICY_INTERVAL, TABLE_POLICY_ROWS, UNFLUSHED_BYTES,
-    UNFLUSHED_OLDEST_AGE, UNFLUSHED_ROWS,
+    DISK_FREE, DISK_USED, FLUSH_JOBS, LAST_FLUSH, TABLE_NAME, TABLE_POLICY_INTERVAL, TABLE_POLICY_ROWS,
+    UNFLUSHED_BYTES, UNFLUSHED_OLDEST_AGE, UNFLUSHED_ROWS,
 };
 use kalamdb_engine::Engine;
 use kalamdb_engine::engine::{StorageSizes, Unflushed};

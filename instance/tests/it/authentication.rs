@@ -15,7 +15,11 @@ async fn only_a_good_token_of_a_current_user_comes_in() -> Result<()> {
     let forged = format!("{}x", server.token);
     for token in [forged.as_str(), "nonsense", ""] {
         let answer = server.request_as(token, &select).await?;
-        assert_eq!((answer.status.as_u16(), &answer.body["error"]["code"]), (401, &json!("INVALID_CREDENTIALS")), "{token}");
+        assert_eq!(
+            (answer.status.as_u16(), &answer.body["error"]["code"]),
+            (401, &json!("INVALID_CREDENTIALS")),
+            "{token}"
+        );
     }
     let login = format!("{}/v1/api/auth/login", server.url);
     let mut refusals = Vec::new();
@@ -30,8 +34,12 @@ async fn only_a_good_token_of_a_current_user_comes_in() -> Result<()> {
 
     server.sql("CREATE USER alice WITH PASSWORD 'wonderland-1' ROLE user").await?;
     let alice = server.login("alice", "wonderland-1").await?;
-    let me: Value = server.http.get(format!("{}/v1/api/auth/me", server.url)).bearer_auth(&alice).send().await?.json().await?;
-    assert_eq!((&me["user"]["id"], &me["user"]["role"], &me["admin_ui_access"]), (&json!("alice"), &json!("user"), &json!(false)));
+    let me: Value =
+        server.http.get(format!("{}/v1/api/auth/me", server.url)).bearer_auth(&alice).send().await?.json().await?;
+    assert_eq!(
+        (&me["user"]["id"], &me["user"]["role"], &me["admin_ui_access"]),
+        (&json!("alice"), &json!("user"), &json!(false))
+    );
     server.sql("ALTER USER alice SET ROLE service").await?;
     let stale = server.request_as(&alice, &select).await?;
     assert_eq!(stale.body["error"]["code"], "INVALID_CREDENTIALS", "the token's role is no longer hers");
@@ -44,14 +52,20 @@ async fn only_a_good_token_of_a_current_user_comes_in() -> Result<()> {
 async fn tokens_expire_and_are_refreshed() -> Result<()> {
     let server = Server::start_in(Folder::new()?.with("KALAMDB_AUTH_TOKEN_SECONDS", "1")).await?;
     let body = json!({"user": "root", "password": ROOT_PASSWORD});
-    let login: Value = server.http.post(format!("{}/v1/api/auth/login", server.url)).json(&body).send().await?.json().await?;
+    let login: Value =
+        server.http.post(format!("{}/v1/api/auth/login", server.url)).json(&body).send().await?.json().await?;
     tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
     let expired = server.request_as(login["access_token"].as_str().unwrap(), &json!({"sql": "SELECT 1"})).await?;
     assert_eq!((expired.status.as_u16(), &expired.body["error"]["code"]), (401, &json!("TOKEN_EXPIRED")));
-    let again: Value = server.post("/v1/api/auth/refresh", login["refresh_token"].as_str().unwrap(), &Value::Null).await?.json().await?;
+    let again: Value = server
+        .post("/v1/api/auth/refresh", login["refresh_token"].as_str().unwrap(), &Value::Null)
+        .await?
+        .json()
+        .await?;
     let answer = server.request_as(again["access_token"].as_str().unwrap(), &json!({"sql": "SELECT 1"})).await?;
     assert_eq!(answer.status, 200, "{}", answer.body);
-    let with_access = server.post("/v1/api/auth/refresh", again["access_token"].as_str().unwrap(), &Value::Null).await?;
+    let with_access =
+        server.post("/v1/api/auth/refresh", again["access_token"].as_str().unwrap(), &Value::Null).await?;
     assert_eq!(with_access.status(), 401, "an access token refreshes nothing");
     Ok(())
 }
@@ -91,7 +105,12 @@ async fn users_see_their_own_rows_and_their_role_bounds_them() -> Result<()> {
         "INSERT INTO notes VALUES (5, 'first'); SELECT * FROM secret",
     ] {
         let answer = server.request_as(&tokens[0], &json!({"sql": sql})).await?;
-        assert_eq!((answer.status.as_u16(), &answer.body["error"]["code"]), (403, &json!("PERMISSION_DENIED")), "{sql}: {}", answer.body);
+        assert_eq!(
+            (answer.status.as_u16(), &answer.body["error"]["code"]),
+            (403, &json!("PERMISSION_DENIED")),
+            "{sql}: {}",
+            answer.body
+        );
     }
     let count = server.sql_as(&tokens[0], "SELECT count(*) FROM notes").await?;
     assert_eq!(count["rows"], json!([["1"]]), "a batch is authorised as a whole before its first statement");
@@ -134,7 +153,8 @@ async fn health_and_metrics_are_open_and_flush_jobs_have_their_own_token() -> Re
     assert_eq!(server.post("/v1/api/flush-jobs", SCHEDULER_TOKEN, &job).await?.status(), 202);
     assert_eq!(server.post("/v1/api/flush-jobs", SCHEDULER_TOKEN, &job).await?.status(), 200);
     assert_eq!(server.job_end("job-1").await?, "completed");
-    let followed = server.http.get(format!("{}/v1/api/flush-jobs/job-1", server.url)).bearer_auth(SCHEDULER_TOKEN).send().await?;
+    let followed =
+        server.http.get(format!("{}/v1/api/flush-jobs/job-1", server.url)).bearer_auth(SCHEDULER_TOKEN).send().await?;
     assert_eq!(followed.json::<Value>().await?["rows"], 1);
     assert!(!server.metrics().await?.contains("kalamdb_unflushed_rows{"), "a flushed table vanishes");
     Ok(())

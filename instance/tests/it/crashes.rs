@@ -25,7 +25,13 @@ async fn acknowledged_rows_outlive_kill_minus_nine() -> Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = Vec::new();
         for writer in 0..WRITERS {
-            tasks.push(tokio::spawn(write(Arc::clone(&running), Arc::clone(&ledger), Arc::clone(&stop), writer, round as i64)));
+            tasks.push(tokio::spawn(write(
+                Arc::clone(&running),
+                Arc::clone(&ledger),
+                Arc::clone(&stop),
+                writer,
+                round as i64,
+            )));
         }
         tasks.push(tokio::spawn(flush(Arc::clone(&running), Arc::clone(&stop))));
         tokio::time::sleep(Duration::from_millis(700 + 370 * round)).await;
@@ -94,7 +100,10 @@ async fn check(server: &Server, ledger: &Ledger, round: u64) -> Result<()> {
     let mut ledger = ledger.lock().unwrap();
     for (id, (acknowledged, in_doubt)) in ledger.iter_mut() {
         let now = found.get(id).copied();
-        assert!(now == *acknowledged || now == *in_doubt, "round {round}, key {id}: {now:?}, not {acknowledged:?} or {in_doubt:?}");
+        assert!(
+            now == *acknowledged || now == *in_doubt,
+            "round {round}, key {id}: {now:?}, not {acknowledged:?} or {in_doubt:?}"
+        );
         (*acknowledged, *in_doubt) = (now, now);
     }
     assert!(found.keys().all(|id| ledger.contains_key(id)), "round {round}: a row that nobody wrote");

@@ -23,7 +23,11 @@ async fn reads_combine_hot_and_cold_after_any_mix_of_changes() -> Result<()> {
         assert_eq!(rows, expected, "{when}");
         assert_eq!(server.rows("SELECT v FROM t WHERE id = 95").await?, json!([["again"]]), "{when}");
         assert_eq!(server.rows("SELECT v FROM t WHERE id = 96").await?, json!([]), "{when}");
-        assert_eq!(server.rows("SELECT id FROM t WHERE id > 50 ORDER BY id DESC LIMIT 2").await?, json!([["101"], ["95"]]), "{when}");
+        assert_eq!(
+            server.rows("SELECT id FROM t WHERE id > 50 ORDER BY id DESC LIMIT 2").await?,
+            json!([["101"], ["95"]]),
+            "{when}"
+        );
         let clash = server.try_sql("INSERT INTO t VALUES (50, 'twice', 0)").await?;
         assert_eq!(clash.body["error"]["code"], "DUPLICATE_KEY", "{when}: a key in the cold tier is a key");
         Ok(())
@@ -115,6 +119,9 @@ async fn writes_go_on_while_the_bucket_is_gone_and_the_flush_is_repeated() -> Re
     if ended == "failed" {
         assert_eq!(server.flush("t").await?, "completed", "the next job succeeds once the bucket is back");
     }
-    assert_eq!(server.rows("SELECT v, count(*) FROM t GROUP BY v ORDER BY v").await?, json!([[1, "50"], [2, "50"], [3, "50"]]));
+    assert_eq!(
+        server.rows("SELECT v, count(*) FROM t GROUP BY v ORDER BY v").await?,
+        json!([[1, "50"], [2, "50"], [3, "50"]])
+    );
     Ok(())
 }

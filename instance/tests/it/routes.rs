@@ -61,7 +61,9 @@ async fn point_statements_answer_the_same_both_ways() -> Result<()> {
 #[tokio::test]
 async fn inserted_values_are_the_same_as_literals_and_as_expressions() -> Result<()> {
     let server = Server::start().await?;
-    server.sql("CREATE TABLE t (id INT PRIMARY KEY, s SMALLINT, m DECIMAL(6,2), ts TIMESTAMP, v TEXT DEFAULT 'd')").await?;
+    server
+        .sql("CREATE TABLE t (id INT PRIMARY KEY, s SMALLINT, m DECIMAL(6,2), ts TIMESTAMP, v TEXT DEFAULT 'd')")
+        .await?;
     server.sql("INSERT INTO t VALUES (1, 2.5, 1.25, '2024-01-01', DEFAULT)").await?;
     server.sql("INSERT INTO t VALUES (1 + 1, 5.0 / 2, 1.25, '2024-01-01', DEFAULT)").await?;
     let rows = server.rows("SELECT s, m, ts, v FROM t ORDER BY id").await?;

@@ -14,11 +14,14 @@ async fn namespaces_tables_and_rows_from_creation_to_restart() -> Result<()> {
         .await?;
     assert!(created["message"].as_str().unwrap().contains("created"), "{created}");
     assert_eq!(created["row_count"], 0);
-    let inserted = server.sql("INSERT INTO shop.orders (id, item, n) VALUES (1, 'pen', 2), (2, 'ink', 5), (3, 'nib', NULL)").await?;
+    let inserted = server
+        .sql("INSERT INTO shop.orders (id, item, n) VALUES (1, 'pen', 2), (2, 'ink', 5), (3, 'nib', NULL)")
+        .await?;
     assert_eq!((&inserted["row_count"], &inserted["message"]), (&json!(3), &json!("Inserted 3 row(s)")));
 
     let all = server.sql("SELECT * FROM shop.orders ORDER BY id").await?;
-    let names: Vec<&str> = all["schema"].as_array().unwrap().iter().map(|column| column["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        all["schema"].as_array().unwrap().iter().map(|column| column["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["id", "item", "price", "n", "_seq", "_deleted"]);
     assert_eq!(all["schema"][0], json!({"name": "id", "data_type": "BigInt", "index": 0, "flags": ["pk", "nn", "uq"]}));
     assert_eq!(all["rows"][0].as_array().unwrap()[..4], [json!("1"), json!("pen"), json!("1.50"), json!(2)]);
@@ -58,7 +61,9 @@ async fn keys_may_be_composite_generated_and_moved() -> Result<()> {
 
     server.sql("CREATE TABLE events (id BIGINT AUTO_INCREMENT PRIMARY KEY, key TEXT DEFAULT ULID(), at TIMESTAMP DEFAULT NOW())").await?;
     server.sql("INSERT INTO events (key) VALUES ('a'), ('b')").await?;
-    server.sql("INSERT INTO events (key, at) SELECT who, DEFAULT_AT FROM (SELECT who, now() AS default_at FROM seats)").await?;
+    server
+        .sql("INSERT INTO events (key, at) SELECT who, DEFAULT_AT FROM (SELECT who, now() AS default_at FROM seats)")
+        .await?;
     let rows = server.rows("SELECT count(DISTINCT id), count(at) FROM events").await?;
     assert_eq!(rows, json!([["5", "5"]]));
     Ok(())
@@ -75,7 +80,9 @@ async fn queries_join_group_and_explain() -> Result<()> {
     assert_eq!(joined["rows"], json!([["x", 2.0], ["y", 4.0]]));
     let both = server.sql("SELECT * FROM a JOIN b USING (id)").await?;
     assert_eq!(both["rows"], json!([]));
-    let windows = server.rows("WITH r AS (SELECT *, row_number() OVER (ORDER BY n DESC) AS p FROM b) SELECT id FROM r WHERE p = 1").await?;
+    let windows = server
+        .rows("WITH r AS (SELECT *, row_number() OVER (ORDER BY n DESC) AS p FROM b) SELECT id FROM r WHERE p = 1")
+        .await?;
     assert_eq!(windows, json!([[12]]));
     let plan = server.sql("EXPLAIN ANALYZE SELECT count(*) FROM b").await?;
     assert_eq!(plan["schema"][0]["name"], "plan_type");
@@ -91,7 +98,11 @@ async fn queries_join_group_and_explain() -> Result<()> {
 #[tokio::test]
 async fn the_catalog_describes_itself() -> Result<()> {
     let server = Server::start().await?;
-    server.sql("CREATE USER TABLE notes (id TEXT PRIMARY KEY DEFAULT UUID_V7(), body JSON) WITH (FLUSH_POLICY = 'rows:5')").await?;
+    server
+        .sql(
+            "CREATE USER TABLE notes (id TEXT PRIMARY KEY DEFAULT UUID_V7(), body JSON) WITH (FLUSH_POLICY = 'rows:5')",
+        )
+        .await?;
     let described = server.sql("DESCRIBE notes").await?;
     assert_eq!(described["rows"][0], json!(["id", 1, 1, "TEXT", false, true, "UUID_V7()", null, 1]));
     assert_eq!(server.rows("SHOW TABLES").await?, json!([["default", "notes", "user"]]));

@@ -122,7 +122,8 @@ fn plain(value: &AstValue, parameters: &Parameters) -> Result<Option<Literal>, S
 
 /// Bytes of hexadecimal digits.
 pub fn hex(digits: &str) -> Result<Vec<u8>, SqlError> {
-    let bad = || SqlError::new(ErrorCode::InvalidValue, format!("'{digits}' is not an even number of hexadecimal digits"));
+    let bad =
+        || SqlError::new(ErrorCode::InvalidValue, format!("'{digits}' is not an even number of hexadecimal digits"));
     if !digits.is_ascii() || !digits.len().is_multiple_of(2) {
         return Err(bad());
     }

@@ -17,8 +17,7 @@ pub const INFORMATION_SCHEMA: &str = "information_schema";
 /// The one catalog: `kalam.namespace.table` is a full name.
 pub const CATALOG: &str = "kalam";
 
-const RESERVED: [&str; 8] =
-    [SYSTEM, "sys", "root", "kalamdb", INFORMATION_SCHEMA, "pg_catalog", "datafusion", "admin"];
+const RESERVED: [&str; 8] = [SYSTEM, "sys", "root", "kalamdb", INFORMATION_SCHEMA, "pg_catalog", "datafusion", "admin"];
 const LONGEST_NAME: usize = 63;
 
 /// An identifier's meaning: lower case unless it was quoted.

@@ -64,7 +64,9 @@ fn decimal(written: &DataType, info: &ExactNumberInfo) -> Result<SqlType, SqlErr
         }
         _ => Err(SqlError::new(
             ErrorCode::InvalidValue,
-            format!("{written} has no such precision and scale: 1 to {MAX_PRECISION} digits, at most all behind the point"),
+            format!(
+                "{written} has no such precision and scale: 1 to {MAX_PRECISION} digits, at most all behind the point"
+            ),
         )),
     }
 }

@@ -67,7 +67,9 @@ fn bind_key(
             let id_of = |name: &Ident| {
                 let name = fold(name);
                 let found = columns.iter().find(|column| column.name == name);
-                found.map(|column| column.id).ok_or_else(|| SqlError::not_found("column", format_args!("{table}.{name}")))
+                found
+                    .map(|column| column.id)
+                    .ok_or_else(|| SqlError::not_found("column", format_args!("{table}.{name}")))
             };
             names.iter().map(id_of).collect::<Result<Vec<_>, _>>()?
         }
@@ -123,7 +125,9 @@ fn bind_column(definition: &ColumnDef, id: ColumnId) -> Result<(Column, bool), S
 
 fn is_auto_increment(tokens: &[Token]) -> bool {
     let is_word = |token: &Token| match token {
-        Token::Word(word) => ["AUTO_INCREMENT", "AUTOINCREMENT"].iter().any(|known| word.value.eq_ignore_ascii_case(known)),
+        Token::Word(word) => {
+            ["AUTO_INCREMENT", "AUTOINCREMENT"].iter().any(|known| word.value.eq_ignore_ascii_case(known))
+        }
         _ => false,
     };
     tokens.len() == 1 && tokens.iter().all(is_word)
@@ -228,7 +232,8 @@ fn access_level_of(text: &str) -> Result<AccessLevel, SqlError> {
 
 /// `rows:N,interval:S`, in any order, at least one of them.
 fn flush_policy_of(text: &str) -> Result<FlushPolicy, SqlError> {
-    let bad = || invalid(format!("FLUSH_POLICY = '{text}': it is 'rows:N', 'interval:SECONDS' or 'rows:N,interval:SECONDS'"));
+    let bad =
+        || invalid(format!("FLUSH_POLICY = '{text}': it is 'rows:N', 'interval:SECONDS' or 'rows:N,interval:SECONDS'"));
     let mut policy = FlushPolicy::default();
     for part in text.split(',') {
         let (name, number) = part.split_once(':').ok_or_else(bad)?;

@@ -47,7 +47,10 @@ impl Statements {
         let extensions = [
             (update.from.is_some(), "UPDATE … FROM"),
             (update.returning.is_some() || update.output.is_some(), "UPDATE … RETURNING"),
-            (update.or.is_some() || !update.order_by.is_empty() || update.limit.is_some(), "UPDATE with OR, ORDER BY or LIMIT"),
+            (
+                update.or.is_some() || !update.order_by.is_empty() || update.limit.is_some(),
+                "UPDATE with OR, ORDER BY or LIMIT",
+            ),
         ];
         refuse(&extensions)?;
         let target = target(&update.table, relations, scope)?;
@@ -151,7 +154,8 @@ impl Statements {
                 columns[assignment.place] = rows::values_of(array, &table.columns[assignment.place])?;
             }
             let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
-            new_rows.extend((0..batch.num_rows()).map(|_| columns.iter_mut().filter_map(Iterator::next).collect::<Row>()));
+            new_rows
+                .extend((0..batch.num_rows()).map(|_| columns.iter_mut().filter_map(Iterator::next).collect::<Row>()));
         }
         self.check_row_count(keys.len())?;
         let look_ups = write::look_up(relations, table, &keys).await?;

@@ -15,7 +15,9 @@ impl Statements {
     pub(super) async fn define(&self, statement: &Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         match statement {
             Statement::CreateNamespace { name, if_not_exists } => self.create_namespace(name, *if_not_exists).await,
-            Statement::DropNamespace { name, if_exists, cascade } => self.drop_namespace(name, *if_exists, *cascade).await,
+            Statement::DropNamespace { name, if_exists, cascade } => {
+                self.drop_namespace(name, *if_exists, *cascade).await
+            }
             Statement::AlterNamespace { name, options } => self.alter_namespace(name, options).await,
             Statement::Use(name) => self.use_namespace(name),
             Statement::CreateTable(table) => self.create_table(table, scope).await,

@@ -39,7 +39,8 @@ impl Statements {
         let table = Arc::clone(names::table(&relations.catalog, &name)?);
         authorize::check_table(&relations.catalog, &name, scope.identity, Access::Write)?;
         let places = places(&table, insert)?;
-        let source = insert.source.as_deref().ok_or_else(|| SqlError::not_available("INSERT without VALUES or SELECT"))?;
+        let source =
+            insert.source.as_deref().ok_or_else(|| SqlError::not_available("INSERT without VALUES or SELECT"))?;
         let given = self.given_rows(&table, &places, source, relations, scope).await?;
         self.check_row_count(given.len())?;
         let begun = now();
@@ -155,7 +156,8 @@ fn check_widths(table: &Table, places: &[usize], values: &ast::Values) -> Result
     match values.rows.iter().position(|row| row.content.len() != places.len()) {
         Some(at) => {
             let (number, width) = (at + 1, values.rows[at].content.len());
-            let text = format!("row {number} has {width} value(s) for {} column(s) of table '{}'", places.len(), table.name);
+            let text =
+                format!("row {number} has {width} value(s) for {} column(s) of table '{}'", places.len(), table.name);
             Err(SqlError::new(ErrorCode::InvalidSql, text))
         }
         None => Ok(()),
@@ -213,7 +215,8 @@ fn given_of_batches(
 ) -> Result<Vec<GivenRow>, SqlError> {
     let mut rows = Vec::new();
     for batch in batches {
-        let cells = batch.columns().iter().zip(places).map(|(array, place)| rows::values_of(array, &table.columns[*place]));
+        let cells =
+            batch.columns().iter().zip(places).map(|(array, place)| rows::values_of(array, &table.columns[*place]));
         let mut columns: Vec<_> = cells.map(|cells| cells.map(Vec::into_iter)).collect::<Result<_, _>>()?;
         rows.extend((0..batch.num_rows()).map(|_| columns.iter_mut().map(Iterator::next).collect::<GivenRow>()));
     }
@@ -227,12 +230,14 @@ async fn insertions(relations: &Relations, table: &Arc<Table>, new: Vec<NewRow>)
     if let Some(at) = keys.iter().position(|key| !seen.insert(key)) {
         return Err(write::duplicate_key(table, &new[at].row));
     }
-    let asked: Vec<_> = keys.iter().zip(&new).filter(|(_, new)| !new.has_generated_key).map(|(key, _)| key.clone()).collect();
+    let asked: Vec<_> =
+        keys.iter().zip(&new).filter(|(_, new)| !new.has_generated_key).map(|(key, _)| key.clone()).collect();
     let mut look_ups = write::look_up(relations, table, &asked).await?.into_iter();
     let user = write::owner(table, relations);
     let mut writes = Vec::with_capacity(new.len());
     for (key, new) in keys.into_iter().zip(new) {
-        let look_up = if new.has_generated_key { LookUp::Generated } else { look_ups.next().unwrap_or(LookUp::Generated) };
+        let look_up =
+            if new.has_generated_key { LookUp::Generated } else { look_ups.next().unwrap_or(LookUp::Generated) };
         if write::is_taken(&look_up) {
             return Err(write::duplicate_key(table, &new.row));
         }

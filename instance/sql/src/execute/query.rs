@@ -123,7 +123,8 @@ pub(super) async fn collect(
         let batch = batch?;
         bytes += batch.get_array_memory_size();
         if bytes > most_bytes {
-            let text = format!("the rows take more than {most_bytes} bytes: select fewer rows or columns, or add a LIMIT");
+            let text =
+                format!("the rows take more than {most_bytes} bytes: select fewer rows or columns, or add a LIMIT");
             return Err(SqlError::new(ErrorCode::TooLarge, text));
         }
         batches.push(batch);

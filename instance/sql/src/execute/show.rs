@@ -60,8 +60,7 @@ pub(super) fn rows_of(view: &View) -> Result<RowSet, SqlError> {
 }
 
 fn namespaces(relations: &Relations) -> View {
-    View::new(&[("name", TEXT)])
-        .with(relations.catalog.namespaces.keys().map(|name| vec![Value::Text(name.clone())]))
+    View::new(&[("name", TEXT)]).with(relations.catalog.namespaces.keys().map(|name| vec![Value::Text(name.clone())]))
 }
 
 fn tables(relations: &Relations, namespace: &str) -> Result<View, SqlError> {

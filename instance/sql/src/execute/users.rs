@@ -119,7 +119,8 @@ fn check_not_above(by: &Identity, role: Role) -> Result<(), SqlError> {
     if role <= by.role {
         return Ok(());
     }
-    let text = format!("user '{}' may not manage users of the role '{}', which is above its own", by.user, role_name(role));
+    let text =
+        format!("user '{}' may not manage users of the role '{}', which is above its own", by.user, role_name(role));
     Err(SqlError::new(ErrorCode::PermissionDenied, text))
 }
 

@@ -51,7 +51,8 @@ impl Statements {
         }
         match self.write_once(write, scope).await {
             Err(error) if error.code == ErrorCode::Conflict => {
-                let text = format!("others changed the same rows {} times in a row; try again", self.config.commit_attempts);
+                let text =
+                    format!("others changed the same rows {} times in a row; try again", self.config.commit_attempts);
                 Err(SqlError::new(ErrorCode::Conflict, text))
             }
             result => result.map(|rows| write.done(rows)),

@@ -282,7 +282,9 @@ mod tests {
         let batch = parse_batch("CREATE NAMESPACE a;\n ;SELECT 'x;y' AS \"ü;\"\n ; show tables in a").unwrap();
         let texts: Vec<_> = batch.iter().map(|parsed| parsed.text.as_str()).collect();
         assert_eq!(texts, ["CREATE NAMESPACE a", "SELECT 'x;y' AS \"ü;\"", "show tables in a"]);
-        assert!(matches!(&batch[2].statement, Statement::Show(Show::Tables(Some(namespace))) if namespace.value == "a"));
+        assert!(
+            matches!(&batch[2].statement, Statement::Show(Show::Tables(Some(namespace))) if namespace.value == "a")
+        );
     }
 
     #[test]

@@ -103,7 +103,8 @@ impl CatalogProvider for Relations {
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         let known = name == SYSTEM || name == INFORMATION_SCHEMA || self.catalog.namespaces.contains_key(name);
         known.then(|| {
-            Arc::new(NamespaceRelations { relations: self.clone(), namespace: name.to_owned() }) as Arc<dyn SchemaProvider>
+            Arc::new(NamespaceRelations { relations: self.clone(), namespace: name.to_owned() })
+                as Arc<dyn SchemaProvider>
         })
     }
 }

@@ -16,7 +16,17 @@ use crate::functions::role_name;
 
 /// Every system table.
 pub(super) const NAMES: [&str; 11] = [
-    "namespaces", "tables", "schemas", "columns", "users", "storages", "jobs", "flush_jobs", "stats", "cluster", "datatypes",
+    "namespaces",
+    "tables",
+    "schemas",
+    "columns",
+    "users",
+    "storages",
+    "jobs",
+    "flush_jobs",
+    "stats",
+    "cluster",
+    "datatypes",
 ];
 
 const TEXT: SqlType = SqlType::Text;
@@ -53,8 +63,14 @@ fn namespaces(relations: &Relations) -> View {
             moment(namespace.created_at),
         ]
     };
-    View::new(&[("namespace_id", TEXT), ("name", TEXT), ("options", TEXT), ("table_count", INT), ("created_at", MOMENT)])
-        .with(relations.catalog.namespaces.values().map(row))
+    View::new(&[
+        ("namespace_id", TEXT),
+        ("name", TEXT),
+        ("options", TEXT),
+        ("table_count", INT),
+        ("created_at", MOMENT),
+    ])
+    .with(relations.catalog.namespaces.values().map(row))
 }
 
 fn tables(relations: &Relations) -> View {

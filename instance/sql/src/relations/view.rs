@@ -36,7 +36,8 @@ impl View {
     /// As Arrow carries it.
     pub fn batch(&self) -> Result<RecordBatch, SqlError> {
         let fields: Vec<Field> = self.columns.iter().map(|(name, of)| Field::new(*name, of.arrow(), true)).collect();
-        let column = |(place, (_, of)): (usize, &ViewColumn)| rows::array_of(*of, self.rows.iter().map(|row| &row[place]));
+        let column =
+            |(place, (_, of)): (usize, &ViewColumn)| rows::array_of(*of, self.rows.iter().map(|row| &row[place]));
         let arrays = self.columns.iter().enumerate().map(column).collect::<Result<Vec<_>, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows.len()));
         RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
