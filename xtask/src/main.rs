@@ -103,7 +103,7 @@ fn run(command: Command) -> Result<()> {
                 ClusterAction::Up => cluster.up().map(|()| cluster.status()),
                 ClusterAction::Deploy => {
                     cluster.up()?;
-                    charts::deploy(&cache, &tools, &cluster, charts::Checks::All)
+                    charts::deploy(&cache, &tools, &cluster)
                 }
                 ClusterAction::Down => cluster.down(),
                 ClusterAction::Status => {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
-use crate::charts::{Checks, deploy};
+use crate::charts::deploy;
 use crate::cluster::{self, Cluster};
 use crate::console;
 use crate::interruption;
@@ -81,7 +81,7 @@ impl Drop for Running {
 }
 
 fn test_on(cache: &Cache, tools: &Tools, cluster: &Cluster) -> Result<Summary> {
-    deploy(cache, tools, cluster, Checks::All)?;
+    deploy(cache, tools, cluster)?;
     console::headline("tests");
     run_tests(cache, tools, cluster)
 }
