@@ -6,7 +6,9 @@ use anyhow::{Context, Result};
 use serde_json::{Value as Json, json};
 
 use crate::cache::{self, Cache};
-use crate::images::Archive;
+use crate::cluster::{self, Cluster};
+use crate::console;
+use crate::images::{self, Archive};
 use crate::program::Program;
 use crate::tools::go::{GoTool, Tools};
 use crate::workspace;
@@ -23,6 +25,28 @@ pub struct Charts {
     folder: PathBuf,
     helm: PathBuf,
     kubeconform: PathBuf,
+}
+
+/// Whether the charts are checked before they are installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// Lint and schemas.
+    All,
+    /// None: the API server's own have to do.
+    None,
+}
+
+/// Builds the images from the programs that are there and installs the operator into the local cluster.
+pub fn deploy(cache: &Cache, tools: &Tools, cluster: &Cluster, checks: Checks) -> Result<()> {
+    let images = images::build_products(cache)?;
+    console::step("load the images", || images::load(cluster, &images))?;
+    let charts = Charts::stage(cache, tools)?;
+    if checks == Checks::All {
+        console::step("check the charts", || charts.check(|| cluster.kubectl()))?;
+    }
+    let kubeconfig = cluster.kubeconfig();
+    let target = Target { kubeconfig: Some(&kubeconfig), context: cluster::CONTEXT, registry: None, images: &images };
+    console::step("install the operator", || charts.install(&target))
 }
 
 impl Charts {

@@ -6,25 +6,48 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
 static CHILDREN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
-/// Installs the handler. The first signal ends the children; the third ends this process without cleaning up.
+/// A signal to a process.
+#[derive(Debug, Clone, Copy)]
+pub enum Signal {
+    /// Asks it to end.
+    Terminate,
+    /// Ends it.
+    Kill,
+}
+
+/// Begins to watch. The first signal ends the children; the third ends this process without cleaning up.
 pub fn watch() -> Result<()> {
-    ctrlc::set_handler(|| {
-        let before = SIGNALS.fetch_add(1, Ordering::SeqCst);
-        eprintln!("\ninterrupted: cleaning up");
-        if before >= 2 {
-            std::process::exit(130);
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("failed to watch for Ctrl-C")?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            let before = SIGNALS.fetch_add(1, Ordering::SeqCst);
+            eprintln!("\ninterrupted: cleaning up");
+            if before >= 2 {
+                std::process::exit(130);
+            }
+            for pid in children().iter() {
+                send(Signal::Terminate, *pid);
+            }
         }
-        for pid in children().iter() {
-            terminate(*pid);
-        }
-    })
-    .context("failed to install the handler for Ctrl-C")
+    });
+    Ok(())
+}
+
+/// Sends a signal; a process that has just ended needs none. The shell does it, because the safe bindings would switch on
+/// features of crates that the whole workspace shares.
+pub fn send(signal: Signal, pid: u32) {
+    let name = match signal {
+        Signal::Terminate => "TERM",
+        Signal::Kill => "KILL",
+    };
+    let command = format!("kill -{name} {pid} 2>/dev/null");
+    let _ = std::process::Command::new("sh").args(["-c", &command]).status();
 }
 
 /// Fails once a signal has come: called between steps and in every waiting loop.
@@ -75,11 +98,4 @@ impl Drop for Child {
 
 fn children() -> std::sync::MutexGuard<'static, BTreeSet<u32>> {
     CHILDREN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn terminate(pid: u32) {
-    if let Some(pid) = i32::try_from(pid).ok().map(Pid::from_raw) {
-        // A child that has just ended needs no signal.
-        let _ = kill(pid, Signal::SIGTERM);
-    }
 }

@@ -62,6 +62,8 @@ enum Command {
 enum ClusterAction {
     /// Starts it; a running one is left as it is.
     Up,
+    /// Builds the images from what `build` made, and installs the operator.
+    Deploy,
     /// Removes it with all its data.
     Down,
     /// Tells what runs and how to reach it.
@@ -95,9 +97,14 @@ fn run(command: Command) -> Result<()> {
             if images { images::build_products(&cache).map(drop) } else { Ok(()) }
         }
         Command::Cluster { action } => {
-            let cluster = Cluster::new(&cache, tools::for_cluster(&cache)?);
+            let tools = tools::for_cluster(&cache)?;
+            let cluster = Cluster::new(&cache, tools.clone());
             match action {
                 ClusterAction::Up => cluster.up().map(|()| cluster.status()),
+                ClusterAction::Deploy => {
+                    cluster.up()?;
+                    charts::deploy(&cache, &tools, &cluster, charts::Checks::All)
+                }
                 ClusterAction::Down => cluster.down(),
                 ClusterAction::Status => {
                     cluster.status();

@@ -6,10 +6,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
-use crate::charts::{Charts, Target};
+use crate::charts::{Checks, deploy};
 use crate::cluster::{self, Cluster};
 use crate::console;
-use crate::images;
 use crate::interruption;
 use crate::program::Program;
 use crate::tools::debian;
@@ -82,13 +81,7 @@ impl Drop for Running {
 }
 
 fn test_on(cache: &Cache, tools: &Tools, cluster: &Cluster) -> Result<Summary> {
-    let images = images::build_products(cache)?;
-    console::step("load the images", || images::load(cluster, &images))?;
-    let charts = Charts::stage(cache, tools)?;
-    console::step("check the charts", || charts.check(|| cluster.kubectl()))?;
-    let kubeconfig = cluster.kubeconfig();
-    let target = Target { kubeconfig: Some(&kubeconfig), context: cluster::CONTEXT, registry: None, images: &images };
-    console::step("install the operator", || charts.install(&target))?;
+    deploy(cache, tools, cluster, Checks::All)?;
     console::headline("tests");
     run_tests(cache, tools, cluster)
 }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{ObjectName, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{FromTable, ObjectName, TableFactor, TableWithJoins, Visit, Visitor};
 use kalamdb_engine::catalog::{Catalog, Role};
 use kalamdb_engine::schema::{AccessLevel, Table, TableKind, TableName};
 
@@ -56,8 +56,15 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
             check_table(catalog, &target, identity, Access::Write)?;
             check_relations(&insert.source, catalog, namespace, identity)
         }
-        Statement::Update(update) => check_write(update.as_ref(), catalog, namespace, identity),
-        Statement::Delete(delete) => check_write(delete.as_ref(), catalog, namespace, identity),
+        Statement::Update(update) => {
+            check_target(std::slice::from_ref(&update.table), catalog, namespace, identity)?;
+            check_relations(update.as_ref(), catalog, namespace, identity)
+        }
+        Statement::Delete(delete) => {
+            let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
+            check_target(from, catalog, namespace, identity)?;
+            check_relations(delete.as_ref(), catalog, namespace, identity)
+        }
         Statement::Query(query) => check_relations(query.as_ref(), catalog, namespace, identity),
         Statement::Explain(statement) => check_relations(statement.as_ref(), catalog, namespace, identity),
     }
@@ -113,9 +120,19 @@ fn check_relations<T: Visit>(
     named.flatten().try_for_each(|name| check_table(catalog, &name, identity, Access::Read))
 }
 
-/// UPDATE and DELETE: which of the relations is the target is judged where it is bound; reading all of them is needed anyway.
-fn check_write<T: Visit>(part: &T, catalog: &Catalog, namespace: &str, identity: &Identity) -> Result<(), SqlError> {
-    check_relations(part, catalog, namespace, identity)
+/// The tables that UPDATE and DELETE write.
+fn check_target(
+    targets: &[TableWithJoins],
+    catalog: &Catalog,
+    namespace: &str,
+    identity: &Identity,
+) -> Result<(), SqlError> {
+    targets.iter().try_for_each(|target| match &target.relation {
+        TableFactor::Table { name, .. } => {
+            check_table(catalog, &names::table_name(name, namespace)?, identity, Access::Write)
+        }
+        _ => Ok(()),
+    })
 }
 
 struct Relations(Vec<ObjectName>);

@@ -149,15 +149,20 @@ fn command() -> Command {
         .arg(config);
     KEYS.iter().fold(command, |command, key| {
         command.arg(
-            Arg::new(key.dotted())
-                .long(key.flag())
-                .env(key.environment())
+            Arg::new(kept(key.dotted()))
+                .long(kept(key.flag()))
+                .env(kept(key.environment()))
                 .default_value(key.default)
                 .help(key.about)
                 .action(ArgAction::Set)
                 .allow_hyphen_values(true),
         )
     })
+}
+
+/// Names of arguments live as long as the process; the command is built once in it.
+fn kept(name: String) -> &'static str {
+    Box::leak(name.into_boxed_str())
 }
 
 /// The file's keys as texts.

@@ -13,7 +13,7 @@ use kube::{Client, Resource};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::observe::STORE_REASONS;
+use super::observe::{STORE_REASONS, VOLUME_PENDING};
 use super::{Context, Error};
 use crate::fleet::{FlushEnded, describe};
 
@@ -95,7 +95,16 @@ fn severity(condition: &Condition, before: Option<ConditionStatus>) -> Option<Ev
 
 /// Reasons for which an instance is not ready that pass by themselves, or that another condition tells.
 fn is_fault(reason: &str) -> bool {
-    let passing = ["Starting", "Pending", "NoPod", "ContainerCreating", "PodInitializing", "Terminating", "Recovering"];
+    let passing = [
+        "Starting",
+        "Pending",
+        VOLUME_PENDING,
+        "NoPod",
+        "ContainerCreating",
+        "PodInitializing",
+        "Terminating",
+        "Recovering",
+    ];
     let told_elsewhere = reason.starts_with(STORE_REASONS) || reason.starts_with("Secret");
     !passing.contains(&reason) && !told_elsewhere
 }

@@ -41,6 +41,9 @@ pub struct Cause {
 /// How the reasons begin that an instance gives while its object store is to blame, such as `ObjectStoreUnavailable`.
 pub const STORE_REASONS: &str = "ObjectStore";
 
+/// The reason while the volume has not been made.
+pub const VOLUME_PENDING: &str = "VolumePending";
+
 pub async fn observe(kalamdb: &KalamDB, outcome: &Outcome, context: &Context) -> Result<Observed, Error> {
     let (namespace, name) = (namespace(kalamdb), Names::of(&kalamdb.name_any()).pod());
     let pod = Api::<Pod>::namespaced(context.client.clone(), &namespace)
@@ -113,7 +116,11 @@ fn pod_state(pod: &Pod) -> PodState {
         conditions.iter().find(|condition| condition.type_ == wanted)
     };
     if let Some(scheduled) = condition("PodScheduled").filter(|condition| condition.status == "False") {
-        return cause("Unschedulable", scheduled.message.as_deref().unwrap_or("no node takes the pod"));
+        let message = scheduled.message.as_deref().unwrap_or("no node takes the pod");
+        // Every database begins like this; it is a fault only where it stays, and then the claim's own Events say why.
+        let reason =
+            if message.contains("unbound immediate PersistentVolumeClaims") { VOLUME_PENDING } else { "Unschedulable" };
+        return cause(reason, message);
     }
     let container = status.container_statuses.as_deref().unwrap_or_default();
     let Some(container) = container.iter().find(|container| container.name == CONTAINER_NAME) else {

@@ -4,11 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::cache;
-use crate::interruption;
+use crate::interruption::{self, Signal};
 use crate::program::Program;
 
 /// The folder of records, one for each process.
@@ -92,7 +90,7 @@ impl Identity {
     }
 
     fn end(self) {
-        self.signal(Signal::SIGTERM);
+        self.signal(Signal::Terminate);
         let gone = || Ok(!self.is_running());
         if interruption::wait_until("a process to end", Duration::from_secs(5), gone).is_err() {
             self.kill();
@@ -100,15 +98,14 @@ impl Identity {
     }
 
     fn kill(self) {
-        self.signal(Signal::SIGKILL);
+        self.signal(Signal::Kill);
         let gone = || Ok(!self.is_running());
         let _ = interruption::wait_until("a killed process", Duration::from_secs(5), gone);
     }
 
     fn signal(self, signal: Signal) {
-        let pid = i32::try_from(self.pid).ok().map(Pid::from_raw).filter(|_| self.is_running());
-        if let Some(pid) = pid {
-            let _ = kill(pid, signal);
+        if self.is_running() {
+            interruption::send(signal, self.pid);
         }
     }
 }
@@ -132,7 +129,7 @@ pub fn sweep(mark: &Path, programs: &[&str]) {
         next += 1;
     }
     for identity in doomed.into_iter().filter_map(Identity::of) {
-        identity.signal(Signal::SIGKILL);
+        identity.signal(Signal::Kill);
     }
 }
 

@@ -22,8 +22,9 @@ use crate::schema::UPDATED;
 
 /// Rows of a row group, at most.
 pub const ROW_GROUP_ROWS: usize = 100_000;
-/// Rows of a data page, at most: small enough that the page index skips much, large enough to compress.
-pub const PAGE_ROWS: usize = 8_000;
+/// Rows at which a data page is closed: small enough that the page index skips much, large enough to compress. The encoder looks
+/// after each [`ENCODE_ROWS`], so that a page has up to as many more.
+pub const PAGE_ROWS: usize = 7_000;
 /// Rows that the encoder takes between two looks at the page's size.
 const ENCODE_ROWS: usize = 1_000;
 /// Bloom filter on `_updated`: false positives, and distinct values it is sized for before it is folded to what came.
@@ -57,7 +58,7 @@ pub struct WrittenFile {
 pub struct Layout {
     /// Rows of a row group, at most.
     pub row_group_rows: usize,
-    /// Rows of a data page, at most.
+    /// Rows at which a data page is closed.
     pub page_rows: usize,
 }
 

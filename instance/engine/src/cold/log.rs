@@ -63,8 +63,9 @@ impl DeltaLog {
     /// The log in the folder that the table's UUID names. Reads nothing.
     pub fn of(store: &ColdStore, table: Uuid) -> Self {
         let folder = table_folder(table);
-        // The scheme only tells the kernel that listings may come unordered; paths are those of our own store.
-        let url = Url::parse(&format!("file:///{folder}/")).expect("a UUID makes a URL");
+        // Paths are those of our own store, whatever it is. By the host's suffix, which is that of S3 directory buckets, the kernel
+        // knows that listings may come unordered, as those of a local folder do.
+        let url = Url::parse(&format!("kalamdb://cold--x-s3/{folder}/")).expect("a UUID makes a URL");
         let own = Arc::new(PrefixStore::new(store.objects().clone(), folder.clone()));
         let log = default_logstore(own, store.objects().clone(), &url, &StorageConfig::default());
         Self { store: store.clone(), folder, log }

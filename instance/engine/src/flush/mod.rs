@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use kalamdb_api::flush::{FlushJob, FlushReason, FlushState};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -89,7 +89,7 @@ impl Flusher {
                 owner: owner.clone(),
                 clock,
                 target_file_bytes: config.flush.target_file_bytes,
-                dies_after: Mutex::default(),
+                death: Mutex::default(),
             },
             config: config.flush.clone(),
             running: Semaphore::new(config.flush.max_concurrent.max(1)),
@@ -176,11 +176,8 @@ impl Flusher {
     }
 
     async fn run(self: Arc<Self>, id: String, name: TableName) {
-        let ended = tokio::select! {
-            ended = self.run_in_turn(&id, &name) => ended,
-            () = self.stop.cancelled(), if !self.has_started(&id) => Err(EngineError::Unavailable("the instance was shut down".into())),
-        };
-        if self.runner.dies_after.lock().is_some() {
+        let ended = self.run_in_turn(&id, &name).await;
+        if self.runner.death.lock().comes() {
             return;
         }
         if let Err(error) = &ended {
@@ -189,39 +186,51 @@ impl Flusher {
         self.end(&id, ended);
     }
 
-    /// Commits of one table are serial, and the table's turn comes before the job counts as running.
+    /// A job that waits can be called off; one that runs goes on to its end.
     async fn run_in_turn(&self, id: &str, name: &TableName) -> Result<Ended, EngineError> {
         let table = self.table(name)?;
         let lane = self.lane(&table);
-        let mut lane = lane.lock().await;
-        let _permit = self.running.acquire().await.expect("the semaphore is never closed");
-        if self.stop.is_cancelled() {
-            return Err(EngineError::Unavailable("the instance was shut down before the job began".into()));
+        tokio::select! {
+            (lane, _permit) = self.turn(&lane) => self.run_now(id, &table, lane).await,
+            () = self.stop.cancelled() => {
+                Err(EngineError::Unavailable("the instance was shut down before the job began".into()))
+            }
         }
+    }
+
+    /// Commits of one table are serial, and the table's turn comes before the job takes a place among those that run.
+    async fn turn<'a>(&'a self, lane: &'a tokio::sync::Mutex<Lane>) -> (MutexGuard<'a, Lane>, SemaphorePermit<'a>) {
+        self.runner.owner.first_try().await;
+        let lane = lane.lock().await;
+        (lane, self.running.acquire().await.expect("the semaphore is never closed"))
+    }
+
+    async fn run_now(
+        &self,
+        id: &str,
+        table: &Arc<Table>,
+        mut lane: MutexGuard<'_, Lane>,
+    ) -> Result<Ended, EngineError> {
         let (attempt, began) = (Uuid::new_v4(), Instant::now());
         self.jobs.change(id, |record| {
             record.job.state = FlushState::Running;
             record.job.started_at = Some(self.runner.now_ms());
             record.attempt = Some(attempt);
         })?;
-        lane.check(&table)?;
-        if !self.has_unflushed(&table)? {
+        lane.check(table)?;
+        if !self.has_unflushed(table) {
             return Ok(Ended::NothingToDo);
         }
         let begun = || self.jobs.change(id, |record| record.begun = true);
-        let flushed = self.runner.flush(&table, &mut lane, attempt, begun).await?;
-        metrics::histogram!(FLUSH_DURATION, "table_name" => name.to_string()).record(began.elapsed().as_secs_f64());
+        let flushed = self.runner.flush(table, &mut lane, attempt, begun).await?;
+        metrics::histogram!(FLUSH_DURATION, "table_name" => table.name.to_string())
+            .record(began.elapsed().as_secs_f64());
         Ok(Ended::Flushed(flushed))
     }
 
-    /// Unsettled intents count too: an earlier job may have moved the rows already, and its end must be found out.
-    fn has_unflushed(&self, table: &Table) -> Result<bool, EngineError> {
+    fn has_unflushed(&self, table: &Table) -> bool {
         let unflushed = self.runner.committer.unflushed();
-        Ok(unflushed.iter().any(|unflushed| unflushed.table.id == table.id && unflushed.rows > 0))
-    }
-
-    fn has_started(&self, id: &str) -> bool {
-        self.jobs.get(id).is_some_and(|job| job.state != FlushState::Queued)
+        unflushed.iter().any(|unflushed| unflushed.table.id == table.id && unflushed.rows > 0)
     }
 
     fn end(&self, id: &str, ended: Result<Ended, EngineError>) {

@@ -64,6 +64,23 @@ pub enum Step {
     Ended,
 }
 
+/// When a job is to die as if its process had been killed.
+#[derive(Debug, Default)]
+pub struct Death {
+    /// After which step.
+    pub after: Option<Step>,
+    /// Whether a job has ended this way.
+    pub came: bool,
+}
+
+impl Death {
+    /// Whether the job that asks is dead: nothing may be written of its end then.
+    pub fn comes(&mut self) -> bool {
+        self.came |= self.after.is_some();
+        self.came
+    }
+}
+
 /// What a flush moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flushed {
@@ -81,8 +98,8 @@ pub struct Runner {
     pub(super) owner: Arc<Owner>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) target_file_bytes: u64,
-    /// Where a test lets the job die; never set outside of tests.
-    pub(super) dies_after: parking_lot::Mutex<Option<Step>>,
+    /// Where a test lets the process die; nowhere else is it ever set.
+    pub(super) death: parking_lot::Mutex<Death>,
 }
 
 impl Runner {
@@ -200,7 +217,7 @@ impl Runner {
         actions: &[Action],
     ) -> Result<(), EngineError> {
         let commit = DeltaLog::encode(intent, actions, self.now_ms());
-        if *self.dies_after.lock() == Some(Step::Committed) {
+        if self.death.lock().after == Some(Step::Committed) {
             self.cold.log(table.uuid).put(intent, commit).await?;
             return self.may_die(Step::Committed);
         }
@@ -244,7 +261,7 @@ impl Runner {
     }
 
     fn may_die(&self, step: Step) -> Result<(), EngineError> {
-        if *self.dies_after.lock() != Some(step) {
+        if self.death.lock().after != Some(step) {
             return Ok(());
         }
         Err(EngineError::Unavailable(format!("the test ends the process after step {step:?}")))

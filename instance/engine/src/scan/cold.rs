@@ -122,15 +122,16 @@ pub fn plan(
     Ok(Some(DataSourceExec::from_data_source(config)))
 }
 
-/// Everything is inexact: rows may be hidden and bounds wider than the data, so that no answer may be taken from here.
+/// Counts are inexact, for rows may be hidden. Bounds are told as exact, for only such ones prune; they stand at single files,
+/// where pruning looks, and never at the scan as a whole, from which DataFusion would take the answer of a `min()`.
 fn statistics(file: &ColdFile, columns: &ScanColumns) -> Statistics {
     let rows = usize::try_from(file.stats.rows).unwrap_or(usize::MAX);
     let column_statistics = columns.stats_of(file).map(|stats| {
         let Some(stats) = stats else { return ColumnStatistics::new_unknown() };
         ColumnStatistics {
             null_count: stats.nulls.map_or(Precision::Absent, |nulls| Precision::Inexact(nulls as usize)),
-            min_value: stats.min.clone().map_or(Precision::Absent, Precision::Inexact),
-            max_value: stats.max.clone().map_or(Precision::Absent, Precision::Inexact),
+            min_value: stats.min.clone().map_or(Precision::Absent, Precision::Exact),
+            max_value: stats.max.clone().map_or(Precision::Absent, Precision::Exact),
             ..ColumnStatistics::new_unknown()
         }
     });

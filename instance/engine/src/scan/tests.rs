@@ -212,7 +212,7 @@ const FILTERS: [&str; 8] = [
 const SHAPES: [&str; 6] = [
     "SELECT * FROM t {} ORDER BY _seq",
     "SELECT label, c4, _seq FROM t {} ORDER BY c3 DESC NULLS LAST, _seq LIMIT 7",
-    "SELECT c1, _updated FROM t {} ORDER BY c1 LIMIT 40 OFFSET 5",
+    "SELECT c1, _updated FROM t {} ORDER BY c1, _seq LIMIT 40 OFFSET 5",
     "SELECT c1, c3 FROM t {} ORDER BY _seq DESC LIMIT 3",
     "SELECT count(*), count(c3), min(c1), max(c3), sum(c4), min(label) FROM t {}",
     "SELECT count(*) FROM (SELECT c3 FROM t {} LIMIT 130)",

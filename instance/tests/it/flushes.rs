@@ -1,0 +1,127 @@
+//! Hot and cold rows read as one table, after any mix of writes, flushes and restarts.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::server::{Folder, SCHEDULER_TOKEN, Server};
+
+#[tokio::test]
+async fn reads_combine_hot_and_cold_after_any_mix_of_changes() -> Result<()> {
+    let mut server = Server::start().await?;
+    server.sql("CREATE TABLE t (id BIGINT PRIMARY KEY, v TEXT, n INT)").await?;
+    server.sql("INSERT INTO t SELECT value, 'first', 0 FROM generate_series(1, 100)").await?;
+    assert_eq!(server.flush("t").await?, "completed");
+    assert_eq!(server.flush("t").await?, "nothing");
+    server.sql("UPDATE t SET v = 'second', n = n + 1 WHERE id <= 30").await?;
+    server.sql("DELETE FROM t WHERE id BETWEEN 91 AND 100").await?;
+    server.sql("INSERT INTO t VALUES (95, 'again', 5), (101, 'new', 7)").await?;
+    let check = async |server: &Server, when: &str| -> Result<()> {
+        let rows = server.rows("SELECT v, count(*), sum(n) FROM t GROUP BY v ORDER BY v").await?;
+        let expected = json!([["again", "1", "5"], ["first", "60", "0"], ["new", "1", "7"], ["second", "30", "30"]]);
+        assert_eq!(rows, expected, "{when}");
+        assert_eq!(server.rows("SELECT v FROM t WHERE id = 95").await?, json!([["again"]]), "{when}");
+        assert_eq!(server.rows("SELECT v FROM t WHERE id = 96").await?, json!([]), "{when}");
+        assert_eq!(
+            server.rows("SELECT id FROM t WHERE id > 50 ORDER BY id DESC LIMIT 2").await?,
+            json!([["101"], ["95"]]),
+            "{when}"
+        );
+        let clash = server.try_sql("INSERT INTO t VALUES (50, 'twice', 0)").await?;
+        assert_eq!(clash.body["error"]["code"], "DUPLICATE_KEY", "{when}: a key in the cold tier is a key");
+        Ok(())
+    };
+    check(&server, "hot over cold").await?;
+    server = Server::start_in(server.stop()?).await?;
+    check(&server, "after a restart").await?;
+    assert_eq!(server.flush("t").await?, "completed");
+    check(&server, "all flushed").await?;
+    server = Server::start_in(server.kill()?).await?;
+    check(&server, "after kill -9").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn rows_of_many_users_share_a_cold_table_and_stay_apart() -> Result<()> {
+    let server = Server::start().await?;
+    server.sql("CREATE USER TABLE notes (id INT PRIMARY KEY, body TEXT)").await?;
+    let mut tokens = Vec::new();
+    for user in ["ann", "bob", "cy"] {
+        server.sql(&format!("CREATE USER {user} WITH PASSWORD 'pass-of-{user}'")).await?;
+        let token = server.login(user, &format!("pass-of-{user}")).await?;
+        server.sql_as(&token, &format!("INSERT INTO notes VALUES (1, '{user} 1'), (2, '{user} 2')")).await?;
+        tokens.push(token);
+    }
+    assert_eq!(server.flush("notes").await?, "completed");
+    server.sql_as(&tokens[1], "DELETE FROM notes WHERE id = 1").await?;
+    server.sql_as(&tokens[2], "UPDATE notes SET body = 'changed' WHERE body LIKE '%2'").await?;
+    let expected = [json!([["ann 1"], ["ann 2"]]), json!([["bob 2"]]), json!([["cy 1"], ["changed"]])];
+    for (token, expected) in tokens.iter().zip(expected) {
+        assert_eq!(server.sql_as(token, "SELECT body FROM notes ORDER BY id").await?["rows"], expected);
+    }
+    Ok(())
+}
+
+/// The S3 server of the tests: the binary that `KALAMDB_TEST_VERSITYGW` names.
+struct S3 {
+    child: std::process::Child,
+}
+
+impl S3 {
+    fn start(binary: &str, folder: &std::path::Path, port: u16) -> Result<Self> {
+        let child = std::process::Command::new(binary)
+            .args(["--access", "test", "--secret", "testsecret", "--port", &format!("127.0.0.1:{port}"), "posix"])
+            .arg(folder)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .with_context(|| format!("failed to start {binary}"))?;
+        Ok(Self { child })
+    }
+}
+
+impl Drop for S3 {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn writes_go_on_while_the_bucket_is_gone_and_the_flush_is_repeated() -> Result<()> {
+    let Ok(binary) = std::env::var("KALAMDB_TEST_VERSITYGW") else {
+        eprintln!("skipped: KALAMDB_TEST_VERSITYGW names no S3 server");
+        return Ok(());
+    };
+    let store = tempfile::tempdir()?;
+    std::fs::create_dir(store.path().join("kalam"))?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let s3 = S3::start(&binary, store.path(), port)?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let folder = Folder::new()?
+        .with("KALAMDB_OBJECT_STORE_TYPE", "s3")
+        .with("KALAMDB_OBJECT_STORE_BUCKET", "kalam")
+        .with("KALAMDB_OBJECT_STORE_ENDPOINT", format!("http://127.0.0.1:{port}"))
+        .with("AWS_ACCESS_KEY_ID", "test")
+        .with("AWS_SECRET_ACCESS_KEY", "testsecret");
+    let server = Server::start_in(folder).await?;
+    server.sql("CREATE TABLE t (id BIGINT AUTO_INCREMENT PRIMARY KEY, v INT)").await?;
+    server.sql("INSERT INTO t (v) SELECT 1 FROM generate_series(1, 50)").await?;
+    assert_eq!(server.flush("t").await?, "completed");
+    server.sql("INSERT INTO t (v) SELECT 2 FROM generate_series(1, 50)").await?;
+    drop(s3);
+    let job = json!({"id": "while-away", "table": "default.t", "reason": "rows"});
+    assert_eq!(server.post("/v1/api/flush-jobs", SCHEDULER_TOKEN, &job).await?.status(), 202);
+    server.sql("INSERT INTO t (v) SELECT 3 FROM generate_series(1, 50)").await?;
+    let _s3 = S3::start(&binary, store.path(), port)?;
+    let ended = server.job_end("while-away").await?;
+    if ended == "failed" {
+        assert_eq!(server.flush("t").await?, "completed", "the next job succeeds once the bucket is back");
+    }
+    assert_eq!(
+        server.rows("SELECT v, count(*) FROM t GROUP BY v ORDER BY v").await?,
+        json!([[1, "50"], [2, "50"], [3, "50"]])
+    );
+    Ok(())
+}

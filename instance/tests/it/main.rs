@@ -1,0 +1,10 @@
+//! The real `kalamdb-instance`, over HTTP.
+
+mod authentication;
+mod crashes;
+mod errors;
+mod flushes;
+mod routes;
+mod server;
+mod statements;
+mod types;
