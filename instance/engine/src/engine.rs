@@ -227,7 +227,15 @@ impl Engine {
         if !matches!(change, CatalogChange::PutUser(_)) {
             self.check_owned()?;
         }
-        self.inner.committer.catalog_change(change).await
+        let dropped = match &change {
+            CatalogChange::DropTable { name, .. } => self.catalog().tables.get(name).map(|table| table.uuid),
+            _ => None,
+        };
+        self.inner.committer.catalog_change(change).await?;
+        if let Some(table) = dropped {
+            self.inner.cold.forget(table);
+        }
+        Ok(())
     }
 
     /// A consistent view of everything that was acknowledged before the call.
@@ -250,6 +258,9 @@ impl Engine {
     /// Commits all writes or none. [`EngineError::Stale`] where anything that was read has changed: look up again and retry.
     pub async fn commit(&self, writes: Vec<RowWrite>) -> Result<Committed, EngineError> {
         self.check_owned()?;
+        for write in &writes {
+            self.inner.flusher.check_not_stopped(&write.table)?;
+        }
         self.inner.hot.disk().check()?;
         let row_bytes = self.inner.config.limits.row_bytes;
         let rows = writes.into_iter().map(|write| RowRecord::new(write, row_bytes)).collect::<Result<_, _>>()?;

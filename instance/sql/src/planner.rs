@@ -12,11 +12,13 @@ use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast;
 use kalamdb_engine::Engine;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 
 use crate::bind::literal::Parameters;
 use crate::bind::names::{CATALOG, DEFAULT_NAMESPACE};
 use crate::relations::Relations;
-use crate::{SqlError, functions};
+use crate::{ErrorCode, SqlError, functions};
 
 /// How many of the greediest operators an error names when memory runs out.
 const NAMED_CONSUMERS: usize = 3;
@@ -34,9 +36,29 @@ pub struct PlannerConfig {
     pub partitions: usize,
 }
 
-/// Plans statements on one shared runtime.
+/// Plans statements on one shared runtime, and runs them on threads of their own: a query that computes for long keeps nobody
+/// from being answered, a probe least of all.
 pub struct Planner {
     context: SessionContext,
+    workers: Option<Runtime>,
+}
+
+impl Drop for Planner {
+    fn drop(&mut self) {
+        // Waiting for threads is not allowed where futures run; what still computes has nobody who waits for it.
+        if let Some(workers) = self.workers.take() {
+            workers.shutdown_background();
+        }
+    }
+}
+
+/// A task that ends when nobody waits for it any more.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Planner {
@@ -59,7 +81,20 @@ impl Planner {
         session.options_mut().sql_parser.map_string_types_to_utf8view = false;
         let context = SessionContext::new_with_config_rt(session, runtime);
         functions::generators(engine).into_iter().for_each(|function| context.register_udf(function));
-        Ok(Self { context })
+        let workers = Builder::new_multi_thread().thread_name("sql").enable_all().build();
+        let failed = |error| SqlError::new(ErrorCode::Internal, format!("failed to start the query threads: {error}"));
+        Ok(Self { context, workers: Some(workers.map_err(failed)?) })
+    }
+
+    /// Runs it on the query threads; it is given up when the caller is.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, SqlError>> + Send + 'static,
+    ) -> Result<T, SqlError> {
+        let workers = self.workers.as_ref().expect("they are taken on drop alone");
+        let mut task = AbortOnDrop(workers.spawn(work));
+        let failed = |error| SqlError::new(ErrorCode::Internal, format!("a query broke off: {error}"));
+        (&mut task.0).await.map_err(failed)?
     }
 
     /// A session in which names mean these relations, read as of one snapshot.

@@ -82,6 +82,7 @@ pub fn type_name(of: &DataType) -> Json {
 fn column_cells(array: &ArrayRef) -> Result<Vec<Json>, SqlError> {
     let as_type = |to: DataType| cast(array, &to).map_err(failed);
     match array.data_type() {
+        DataType::Null => Ok(vec![Json::Null; array.len()]),
         DataType::Boolean => Ok(each(array, |at| Json::from(array.as_boolean().value(at)))),
         DataType::Int8 => Ok(each(array, |at| Json::from(array.as_primitive::<Int8Type>().value(at)))),
         DataType::Int16 => Ok(each(array, |at| Json::from(array.as_primitive::<Int16Type>().value(at)))),

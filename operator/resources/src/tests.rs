@@ -92,7 +92,7 @@ fn what_the_api_server_adds_or_rewrites_is_no_difference() {
     let set = objects.last().expect("a StatefulSet");
     let mut live = set.body.clone();
     live["metadata"]["resourceVersion"] = json!("17");
-    live["spec"]["podManagementPolicy"] = json!("OrderedReady");
+    live["spec"]["revisionHistoryLimit"] = json!(10);
     live["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("1");
     assert!(set.is_met_by(&live));
 

@@ -54,6 +54,9 @@ pub(crate) fn stateful_set(database: &Database, existing: &Existing, config: &Co
         spec: Some(StatefulSetSpec {
             replicas: Some(1),
             service_name: Some(names.headless_service()),
+            // With the other policy a pod that never became ready is not replaced by one that would: a mended spec would
+            // wait for ever for the pod of the broken one.
+            pod_management_policy: Some("Parallel".to_owned()),
             selector: LabelSelector { match_labels: Some(names.pod_labels()), ..LabelSelector::default() },
             template: pod_template(database, config),
             volume_claim_templates: Some(vec![claim_template(database, existing)]),
@@ -164,6 +167,8 @@ fn container(database: &Database) -> Container {
         liveness_probe: Some(probe("/healthz", 10, 6)),
         readiness_probe: Some(probe("/readyz", 3, 2)),
         resources: Some(resources(database)),
+        // What an instance says before it ends reaches the KalamDB's conditions by this.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),

@@ -38,6 +38,9 @@ pub struct Cause {
     pub message: String,
 }
 
+/// How much is kept of an instance's last words, in characters.
+const MAX_WORDS: usize = 400;
+
 /// How the reasons begin that an instance gives while its object store is to blame, such as `ObjectStoreUnavailable`.
 pub const STORE_REASONS: &str = "ObjectStore";
 
@@ -152,12 +155,20 @@ fn last_end(container: &ContainerStatus) -> String {
     let ended = container.state.clone().and_then(|state| state.terminated);
     let ended = ended.or_else(|| container.last_state.clone().and_then(|state| state.terminated));
     match ended {
-        Some(ended) => format!(
-            "the instance ended with exit code {} ({}): see kubectl logs --previous",
-            ended.exit_code,
-            ended.reason.as_deref().unwrap_or("no reason given")
-        ),
+        Some(ended) => {
+            let reason = ended.reason.as_deref().unwrap_or("no reason given");
+            let words = last_line(ended.message.as_deref().unwrap_or_default());
+            format!("the instance ended with exit code {} ({reason}): {words}", ended.exit_code)
+        }
         None => String::new(),
+    }
+}
+
+/// The end of what an instance said, which tells why it ended.
+fn last_line(log: &str) -> String {
+    match log.lines().map(str::trim).rfind(|line| !line.is_empty()) {
+        Some(line) => line.chars().take(MAX_WORDS).collect(),
+        None => "see kubectl logs --previous".to_owned(),
     }
 }
 

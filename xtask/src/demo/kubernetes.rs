@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use kalamdb_e2e::bucket::{Bucket, Object};
 use kalamdb_e2e::database::{Database, KIND, PORT};
 use kalamdb_e2e::forward::PortForward;
-use kalamdb_e2e::kubectl::{Kubectl, summary};
+use kalamdb_e2e::kubectl::Kubectl;
 use kalamdb_e2e::sql::Client;
 use kalamdb_e2e::wait::Seen;
 
@@ -142,11 +142,12 @@ impl Stage for Kubernetes {
     fn show_scheduler(&self) -> Result<()> {
         // The operator looks again every few seconds: its status may be a moment behind the flush.
         self.database.wait_for("the operator to report the flush", |object| {
-            let reported = object["status"]["flush"]["lastResult"].as_str();
-            Ok(reported.map_or_else(|| Seen::Waiting(summary(object)), |_| Seen::Ready(())))
+            let flush = &object["status"]["flush"];
+            let settled = flush["lastTime"].is_string() && flush["pendingRows"].as_u64().unwrap_or(0) < 5000;
+            Ok(if settled { Seen::Ready(()) } else { Seen::Waiting(flush.to_string()) })
         })?;
         show(self.database.kubectl(), &["get", KIND, DATABASE])?;
-        let selector = format!("involvedObject.kind=KalamDB,involvedObject.name={DATABASE}");
+        let selector = format!("involvedObject.kind=KalamDB,involvedObject.name={DATABASE},reason=Flushed");
         show(self.database.kubectl(), &["get", "events", "--field-selector", &selector, "--sort-by", ".lastTimestamp"])
     }
 

@@ -5,13 +5,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_schema::Schema;
 use bytes::Bytes;
 use delta_kernel::snapshot::Snapshot as KernelSnapshot;
 use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::transaction::TransactionError;
 use deltalake_core::kernel::{Action, CommitInfo, DeletionVectorDescriptor, EagerSnapshot, Transaction};
 use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore, get_actions};
+use deltalake_core::protocol::checkpoints::cleanup_expired_logs_for;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -127,16 +127,6 @@ impl DeltaLog {
         Ok(ColdSnapshot { version, schema_version: schema_version(snapshot.metadata()), files })
     }
 
-    /// The snapshot that follows `before` by that commit.
-    pub fn advance(
-        &self,
-        before: &ColdSnapshot,
-        commit: &Commit,
-        schema: &Schema,
-    ) -> Result<ColdSnapshot, EngineError> {
-        before.after(&commit.actions, schema)
-    }
-
     /// Writes a checkpoint of the version, so that later loads need not read every commit.
     pub async fn checkpoint(&self, version: i64) -> Result<(), EngineError> {
         let (engine, url) = (self.log.engine(None), self.log.root_url().clone());
@@ -149,6 +139,12 @@ impl DeltaLog {
             source,
         };
         written.await.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
+    }
+
+    /// Removes entries of the log that are older than `before_ms` and that a checkpoint has replaced.
+    pub async fn clean_up(&self, version: i64, before_ms: i64) -> Result<(), EngineError> {
+        let cleaned = cleanup_expired_logs_for(version_of(version), self.log.as_ref(), before_ms, None).await;
+        cleaned.map(drop).map_err(|error| self.failed(format!("clean up the log of {}", self.folder), error))
     }
 
     /// The rows that a deletion vector hides.

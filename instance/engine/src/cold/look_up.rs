@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, TimestampMicrosecondType};
 use arrow::row::{OwnedRow, RowConverter, SortField};
@@ -24,6 +24,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::reader::RangeReader;
+use super::scalar::{default_of, scalar_of, value_at};
 use super::snapshot::{ColdFile, ColdSnapshot};
 use super::stats::ColumnStats;
 use super::{ColdTier, schema};
@@ -31,7 +32,7 @@ use crate::EngineError;
 use crate::engine::{FoundRow, Place};
 use crate::hot::RowKey;
 use crate::hot::key::decode_key;
-use crate::schema::{DefaultValue, SEQ, SqlType, Table, UPDATED};
+use crate::schema::{SEQ, SqlType, Table, UPDATED};
 use crate::seq::Seq;
 use crate::value::{Row, Value};
 
@@ -358,65 +359,6 @@ fn bloom_may_hold(filter: &Sbbf, value: &ScalarValue, physical: PhysicalType) ->
         }
         _ => true,
     }
-}
-
-fn scalar_of(value: Value, sql_type: SqlType) -> Result<ScalarValue, EngineError> {
-    let scalar = match value {
-        Value::Null => ScalarValue::try_from(&sql_type.arrow()).map_err(|error| failed("type a NULL", error))?,
-        Value::Boolean(flag) => ScalarValue::Boolean(Some(flag)),
-        Value::SmallInt(number) => ScalarValue::Int16(Some(number)),
-        Value::Int(number) => ScalarValue::Int32(Some(number)),
-        Value::BigInt(number) => ScalarValue::Int64(Some(number)),
-        Value::Float(number) => ScalarValue::Float32(Some(number)),
-        Value::Double(number) => ScalarValue::Float64(Some(number)),
-        Value::Decimal(unscaled) => match sql_type {
-            SqlType::Decimal { precision, scale } => ScalarValue::Decimal128(Some(unscaled), precision, scale as i8),
-            other => return Err(EngineError::Invalid(format!("a decimal value for a column of type {other:?}"))),
-        },
-        Value::Text(text) | Value::Json(text) => ScalarValue::Utf8(Some(text)),
-        Value::Bytes(bytes) => ScalarValue::Binary(Some(bytes)),
-        Value::Timestamp(micros) => ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())),
-        Value::Date(days) => ScalarValue::Date32(Some(days)),
-    };
-    Ok(scalar)
-}
-
-/// What a row older than the column reads in it, as a scalar of the column's type.
-pub fn default_scalar(default: Option<&DefaultValue>, sql_type: SqlType) -> Result<ScalarValue, EngineError> {
-    scalar_of(default_of(default), sql_type)
-}
-
-fn default_of(default: Option<&DefaultValue>) -> Value {
-    match default {
-        Some(DefaultValue::Literal(value)) => value.clone(),
-        _ => Value::Null,
-    }
-}
-
-/// One cell as a value of that type; files older than a widened type are cast.
-fn value_at(array: &ArrayRef, place: usize, sql_type: SqlType) -> Result<Value, EngineError> {
-    let cell = array.slice(place, 1);
-    let cell = if *cell.data_type() == sql_type.arrow() {
-        cell
-    } else {
-        cast(&cell, &sql_type.arrow()).map_err(|error| failed("read a cell", error))?
-    };
-    let scalar = ScalarValue::try_from_array(&cell, 0).map_err(|error| failed("read a cell", error))?;
-    Ok(match scalar {
-        ScalarValue::Boolean(Some(flag)) => Value::Boolean(flag),
-        ScalarValue::Int16(Some(number)) => Value::SmallInt(number),
-        ScalarValue::Int32(Some(number)) => Value::Int(number),
-        ScalarValue::Int64(Some(number)) => Value::BigInt(number),
-        ScalarValue::Float32(Some(number)) => Value::Float(number),
-        ScalarValue::Float64(Some(number)) => Value::Double(number),
-        ScalarValue::Decimal128(Some(unscaled), ..) => Value::Decimal(unscaled),
-        ScalarValue::Utf8(Some(text)) if sql_type == SqlType::Json => Value::Json(text),
-        ScalarValue::Utf8(Some(text)) => Value::Text(text),
-        ScalarValue::Binary(Some(bytes)) => Value::Bytes(bytes),
-        ScalarValue::TimestampMicrosecond(Some(micros), _) => Value::Timestamp(micros),
-        ScalarValue::Date32(Some(days)) => Value::Date(days),
-        _ => Value::Null,
-    })
 }
 
 fn failed(action: &str, error: impl std::error::Error + Send + Sync + 'static) -> EngineError {

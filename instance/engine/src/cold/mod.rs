@@ -15,6 +15,7 @@ pub mod identity;
 pub mod log;
 pub mod look_up;
 pub mod reader;
+pub mod scalar;
 pub mod schema;
 pub mod snapshot;
 pub mod stats;

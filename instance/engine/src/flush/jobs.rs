@@ -15,6 +15,8 @@ use crate::{EngineError, codec};
 const JOB_FORMAT: u8 = 1;
 /// Ended jobs that are kept; older ones are forgotten, and their ids with them.
 const ENDED_JOBS_KEPT: usize = 1000;
+/// Jobs that may wait or run; more are refused, to be asked for again.
+const UNENDED_JOBS: usize = 1000;
 const LONGEST_ID: usize = 64;
 
 /// A job as it is stored.
@@ -57,6 +59,9 @@ impl Jobs {
         let mut known = self.known.lock();
         if let Some(record) = known.get(id) {
             return Ok((record.job.clone(), false));
+        }
+        if known.values().filter(|record| !record.job.state.is_final()).count() >= UNENDED_JOBS {
+            return Err(EngineError::Unavailable(format!("{UNENDED_JOBS} flush jobs wait already; ask again later")));
         }
         let job = FlushJob {
             id: id.into(),

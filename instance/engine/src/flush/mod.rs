@@ -18,9 +18,11 @@ mod settle;
 mod tests;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use kalamdb_api::flush::{FlushJob, FlushReason, FlushState};
 use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
@@ -89,6 +91,7 @@ impl Flusher {
                 owner: owner.clone(),
                 clock,
                 target_file_bytes: config.flush.target_file_bytes,
+                stopped: Mutex::default(),
                 death: Mutex::default(),
             },
             config: config.flush.clone(),
@@ -151,6 +154,14 @@ impl Flusher {
         self.runner.owner.not_ready()
     }
 
+    /// Fails where the table is stopped: what it took now could never be flushed, and another instance may own it.
+    pub fn check_not_stopped(&self, table: &Table) -> Result<(), EngineError> {
+        match self.runner.stopped.lock().get(&table.id) {
+            Some(reason) => Err(EngineError::TableStopped { table: table.name.clone(), reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// Ends what runs, at a point that the next start can settle.
     pub async fn close(&self) {
         self.stop.cancel();
@@ -176,7 +187,11 @@ impl Flusher {
     }
 
     async fn run(self: Arc<Self>, id: String, name: TableName) {
-        let ended = self.run_in_turn(&id, &name).await;
+        // A panic must not leave the job running for ever.
+        let ended = AssertUnwindSafe(self.run_in_turn(&id, &name)).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!(job = %id, table = %name, "a flush job panicked; this is a bug in KalamDB");
+            Err(EngineError::Corrupt { what: format!("flush job {id}"), reason: "it panicked; see the log".into() })
+        });
         if self.runner.death.lock().comes() {
             return;
         }
@@ -217,8 +232,8 @@ impl Flusher {
             record.job.started_at = Some(self.runner.now_ms());
             record.attempt = Some(attempt);
         })?;
-        lane.check(table)?;
-        if !self.has_unflushed(table) {
+        self.check_not_stopped(table)?;
+        if !self.runner.has_unflushed(table) {
             return Ok(Ended::NothingToDo);
         }
         let begun = || self.jobs.change(id, |record| record.begun = true);
@@ -226,11 +241,6 @@ impl Flusher {
         metrics::histogram!(FLUSH_DURATION, "table_name" => table.name.to_string())
             .record(began.elapsed().as_secs_f64());
         Ok(Ended::Flushed(flushed))
-    }
-
-    fn has_unflushed(&self, table: &Table) -> bool {
-        let unflushed = self.runner.committer.unflushed();
-        unflushed.iter().any(|unflushed| unflushed.table.id == table.id && unflushed.rows > 0)
     }
 
     fn end(&self, id: &str, ended: Result<Ended, EngineError>) {

@@ -1,6 +1,6 @@
 //! One flush of one table, in five steps that each survive a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -19,36 +19,20 @@ use crate::cold::{ColdSnapshot, ColdTier, vector};
 use crate::commit::clock::Clock;
 use crate::commit::{Begun, Committer};
 use crate::hot::{Hot, HotSnapshot, Mask};
-use crate::schema::{Table, USER_ID};
+use crate::schema::{Table, TableId, USER_ID};
 
 /// Rows that go from the hot tier to the encoder at once.
 const BATCH_ROWS: usize = 8192;
 /// Hot rows that one commit of step 5 deletes: few enough that no writer waits long behind it.
 const DELETE_ROWS: usize = 2048;
+/// How long entries of a Delta log stay once a checkpoint has replaced them: 30 days, Delta's own default.
+const LOG_RETENTION_MS: i64 = 30 * 24 * 3600 * 1000;
 
 /// What one process knows of a table's Delta commits, which are serial: whoever makes one holds this.
 #[derive(Debug, Default)]
 pub struct Lane {
     /// Whether this epoch has taken a version, so that no earlier one can commit any more.
     pub fenced: bool,
-    /// Why nothing is committed any more.
-    stopped: Option<String>,
-}
-
-impl Lane {
-    /// Stops the table for the rest of this process's life: nothing may be overwritten.
-    pub fn stop(&mut self, table: &Table, reason: String) -> EngineError {
-        self.stopped = Some(reason.clone());
-        EngineError::TableStopped { table: table.name.clone(), reason }
-    }
-
-    /// Fails where the table is stopped.
-    pub fn check(&self, table: &Table) -> Result<(), EngineError> {
-        match &self.stopped {
-            Some(reason) => Err(EngineError::TableStopped { table: table.name.clone(), reason: reason.clone() }),
-            None => Ok(()),
-        }
-    }
 }
 
 /// The points between the steps, where tests let a process die.
@@ -98,11 +82,20 @@ pub struct Runner {
     pub(super) owner: Arc<Owner>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) target_file_bytes: u64,
+    /// Tables that met a commit which nobody here began, and why: for the rest of this process's life they take nothing.
+    pub(super) stopped: parking_lot::Mutex<HashMap<TableId, String>>,
     /// Where a test lets the process die; nowhere else is it ever set.
     pub(super) death: parking_lot::Mutex<Death>,
 }
 
 impl Runner {
+    /// Stops the table: nothing may be overwritten.
+    pub(super) fn stop(&self, table: &Table, reason: String) -> EngineError {
+        tracing::error!(table = %table.name, %reason, "the table is stopped");
+        self.stopped.lock().insert(table.id, reason.clone());
+        EngineError::TableStopped { table: table.name.clone(), reason }
+    }
+
     pub(super) fn now_ms(&self) -> i64 {
         self.clock.now_micros() / 1000
     }
@@ -115,8 +108,12 @@ impl Runner {
         attempt: Uuid,
         begun: impl FnOnce() -> Result<(), EngineError>,
     ) -> Result<Flushed, EngineError> {
-        lane.check(table)?;
         self.take_over(table, lane).await?;
+        // An earlier job whose end was unknown may turn out to have moved everything.
+        if !self.has_unflushed(table) {
+            self.delete_flushed(table).await?;
+            return Ok(Flushed::default());
+        }
         let Begun { intent, snapshot } = self.committer.begin_flush(table, self.owner.epoch()?, attempt).await?;
         begun()?;
         self.may_die(Step::Begun)?;
@@ -242,12 +239,22 @@ impl Runner {
 
     /// A checkpoint only saves later loads some reads: where it fails, the flush has still succeeded.
     async fn checkpoint(&self, table: &Table, version: i64) {
-        if version > 0
-            && version % CHECKPOINT_INTERVAL == 0
-            && let Err(error) = self.cold.log(table.uuid).checkpoint(version).await
-        {
+        if version == 0 || version % CHECKPOINT_INTERVAL != 0 {
+            return;
+        }
+        let log = self.cold.log(table.uuid);
+        let written = async {
+            log.checkpoint(version).await?;
+            log.clean_up(version, self.now_ms() - LOG_RETENTION_MS).await
+        };
+        if let Err(error) = written.await {
             tracing::warn!(table = %table.name, version, %error, "a checkpoint was not written; the next one will be");
         }
+    }
+
+    /// Whether the table has row versions above `flushed_through`.
+    pub(super) fn has_unflushed(&self, table: &Table) -> bool {
+        self.committer.unflushed().iter().any(|unflushed| unflushed.table.id == table.id && unflushed.rows > 0)
     }
 
     fn cold_file(&self, file: &WrittenFile) -> ColdFile {

@@ -36,7 +36,7 @@ impl Runner {
         let version = tier.cold_version + 1;
         let Some(commit) = self.cold.log(table.uuid).read(version).await? else { return Ok(Settled::Free) };
         let Some(intent) = intents.into_iter().find(|intent| matches(intent, &commit, version)) else {
-            return Err(lane.stop(table, unknown_commit(self.cold.store().name(), table, version, &commit)));
+            return Err(self.stop(table, unknown_commit(self.cold.store().name(), table, version, &commit)));
         };
         let before = self.cold.at(table, tier.cold_version).await?;
         let after = Arc::new(before.after(&commit.actions, &schema::file_schema(table))?);
@@ -48,7 +48,7 @@ impl Runner {
             IntentKind::Compaction => {
                 let reason =
                     format!("version {version} is a compaction, which this build does not make; use the one that did");
-                return Err(lane.stop(table, reason));
+                return Err(self.stop(table, reason));
             }
         }
         if intent.kind == IntentKind::Fence && self.owner.epoch().is_ok_and(|epoch| epoch == intent.epoch) {

@@ -292,6 +292,13 @@ async fn a_put_whose_answer_is_lost_is_found_in_the_log() {
     world.check("lost").await;
     assert_eq!(world.flush().await, FlushState::Completed);
     world.check("found").await;
+    world.write("", &[(4, "a", Some(4)), (1, "a", None)]).await;
+    world.faults.loses_commit_answers.store(true, Ordering::SeqCst);
+    assert_eq!(world.flush().await, FlushState::Failed);
+    world.faults.away.store(false, Ordering::SeqCst);
+    assert_eq!(world.flush().await, FlushState::Completed, "the lost put had moved everything");
+    assert_eq!(world.engine().unflushed(), []);
+    world.check("found again").await;
     world.restart().await;
     world.check("restarted").await;
 }
@@ -366,6 +373,11 @@ async fn a_volume_behind_its_log_stops_the_table_and_overwrites_nothing() {
     let job = behind.end_of(&id).await;
     assert_eq!(job.state, FlushState::Failed);
     assert!(job.message.as_deref().unwrap_or_default().contains("table default.t is stopped"), "{job:?}");
+    let key = Engine::key_of(&behind.table, &[Value::Int(5), Value::Text("a".into())]).unwrap();
+    let look_up = behind.engine().snapshot().look_up(&behind.table, None, &[key.clone()]).await.unwrap().remove(0);
+    let write = RowWrite { table: behind.table.clone(), user: None, key, look_up, new: None };
+    let refused = behind.engine().commit(vec![write]).await;
+    assert!(matches!(refused, Err(EngineError::TableStopped { .. })), "{refused:?}");
     behind.stop().await;
     world.restart().await;
     world.check("after the restored volume").await;
@@ -418,6 +430,9 @@ async fn other_engines_read_exactly_the_flushed_rows() {
     world.check("loaded from a checkpoint").await;
     world.stop().await;
     let Ok(python) = std::env::var("KALAMDB_TEST_PYTHON") else { return };
+    if !folder.exists() {
+        return;
+    }
     let script = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("tests/read_delta.py");
     let read = std::process::Command::new(python).arg(script).arg(&folder).output().unwrap();
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));

@@ -12,7 +12,7 @@ use datafusion::physical_expr::expressions::{CastExpr, Column, lit};
 use datafusion::physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
 
 use crate::EngineError;
-use crate::cold::look_up::default_scalar;
+use crate::cold::scalar::default_scalar;
 use crate::cold::snapshot::ColdFile;
 use crate::cold::stats::ColumnStats;
 use crate::schema::{Table, USER_ID};

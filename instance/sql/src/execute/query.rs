@@ -54,10 +54,15 @@ impl Statements {
         scope: &Scope<'_>,
     ) -> Result<RowSet, SqlError> {
         let session = self.planner.session(relations, scope.namespace)?;
-        let plan = planner::plan(&session, statement, scope.parameters).await?;
-        let columns = result_columns(&plan, &relations.catalog, scope.namespace);
-        let batches = collect(&session, &plan, self.config.reply_bytes).await?;
-        Ok(RowSet { columns, batches })
+        let (catalog, namespace) = (Arc::clone(&relations.catalog), scope.namespace.to_owned());
+        let (parameters, most_bytes) = (scope.parameters.clone(), self.config.reply_bytes);
+        let work = async move {
+            let plan = planner::plan(&session, statement, &parameters).await?;
+            let columns = result_columns(&plan, &catalog, &namespace);
+            let batches = collect(&session, &plan, most_bytes).await?;
+            Ok(RowSet { columns, batches })
+        };
+        self.planner.run(work).await
     }
 
     async fn read_point(&self, read: PointRead, relations: &Relations) -> Result<RowSet, SqlError> {

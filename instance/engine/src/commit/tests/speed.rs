@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use rocksdb::{DB, Options, WriteBatch};
 
-use super::super::*;
 use super::world::{World, block_on};
 use crate::config::Durability;
 use crate::hot::store::{Family, synced};
