@@ -374,7 +374,8 @@ async fn a_volume_behind_its_log_stops_the_table_and_overwrites_nothing() {
     assert_eq!(job.state, FlushState::Failed);
     assert!(job.message.as_deref().unwrap_or_default().contains("table default.t is stopped"), "{job:?}");
     let key = Engine::key_of(&behind.table, &[Value::Int(5), Value::Text("a".into())]).unwrap();
-    let look_up = behind.engine().snapshot().look_up(&behind.table, None, &[key.clone()]).await.unwrap().remove(0);
+    let look_up =
+        behind.engine().snapshot().look_up(&behind.table, None, std::slice::from_ref(&key)).await.unwrap().remove(0);
     let write = RowWrite { table: behind.table.clone(), user: None, key, look_up, new: None };
     let refused = behind.engine().commit(vec![write]).await;
     assert!(matches!(refused, Err(EngineError::TableStopped { .. })), "{refused:?}");
