@@ -76,10 +76,7 @@ async fn statements_have_bounds() -> Result<()> {
     for (sql, code) in [
         ("INSERT INTO t SELECT value FROM generate_series(1, 11)", "TOO_LARGE"),
         ("SELECT value FROM generate_series(1, 1000000)", "TOO_LARGE"),
-        (
-            "SELECT count(*) FROM generate_series(1, 3000000) a, generate_series(1, 3000000) b WHERE a.value * b.value = 7",
-            "STATEMENT_TIMEOUT",
-        ),
+        ("SELECT count(*) FROM generate_series(1, 30000000000) WHERE value % 7 = 8", "STATEMENT_TIMEOUT"),
     ] {
         let answer = server.try_sql(sql).await?;
         assert_eq!(answer.body["error"]["code"], code, "{sql}: {}", answer.body);
