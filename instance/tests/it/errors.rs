@@ -73,10 +73,9 @@ async fn statements_have_bounds() -> Result<()> {
         .with("KALAMDB_SQL_STATEMENT_TIMEOUT_SECONDS", "2");
     let server = Server::start_in(folder).await?;
     server.sql("CREATE TABLE t (id BIGINT PRIMARY KEY)").await?;
-    for sql in [
-        "INSERT INTO t SELECT value FROM generate_series(1, 11)",
-        "SELECT value FROM generate_series(1, 1000000)",
-    ] {
+    for sql in
+        ["INSERT INTO t SELECT value FROM generate_series(1, 11)", "SELECT value FROM generate_series(1, 1000000)"]
+    {
         let answer = server.try_sql(sql).await?;
         assert_eq!(answer.body["error"]["code"], "TOO_LARGE", "{sql}: {}", answer.body);
     }
