@@ -62,7 +62,7 @@ async fn write(server: Arc<Server>, ledger: Ledger, stop: Arc<AtomicBool>, write
             return;
         }
         let (id, value) = (writer * 1000 + step % 40, round * 1_000_000 + step);
-        let known = ledger.lock().unwrap().get(&id).copied().unwrap_or_default();
+        let known = ledger.lock().expect("no writer panicked").get(&id).copied().unwrap_or_default();
         let sql = match known {
             (Some(_), _) if step % 7 == 3 => format!("DELETE FROM t WHERE id = {id}"),
             (Some(_), _) => format!("UPDATE t SET v = {value} WHERE id = {id}"),
@@ -70,10 +70,10 @@ async fn write(server: Arc<Server>, ledger: Ledger, stop: Arc<AtomicBool>, write
         };
         let wanted = if sql.starts_with("DELETE") { None } else { Some(value) };
         match server.sql(&sql).await {
-            Ok(_) => ledger.lock().unwrap().insert(id, (wanted, wanted)),
+            Ok(_) => ledger.lock().expect("no writer panicked").insert(id, (wanted, wanted)),
             // The answer never came: either outcome is right, until the next check settles it.
             Err(_) => {
-                ledger.lock().unwrap().insert(id, (known.0, wanted));
+                ledger.lock().expect("no writer panicked").insert(id, (known.0, wanted));
                 return;
             }
         };
@@ -97,7 +97,7 @@ async fn check(server: &Server, ledger: &Ledger, round: u64) -> Result<()> {
         .collect::<Result<_>>()?;
     let found: BTreeMap<i64, i64> = rows.iter().copied().collect();
     assert_eq!(found.len(), rows.len(), "round {round}: a key stands twice in {rows:?}");
-    let mut ledger = ledger.lock().unwrap();
+    let mut ledger = ledger.lock().expect("no writer panicked");
     for (id, (acknowledged, in_doubt)) in ledger.iter_mut() {
         let now = found.get(id).copied();
         assert!(

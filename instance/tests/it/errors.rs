@@ -73,17 +73,15 @@ async fn statements_have_bounds() -> Result<()> {
         .with("KALAMDB_SQL_STATEMENT_TIMEOUT_SECONDS", "2");
     let server = Server::start_in(folder).await?;
     server.sql("CREATE TABLE t (id BIGINT PRIMARY KEY)").await?;
-    for (sql, code) in [
-        ("INSERT INTO t SELECT value FROM generate_series(1, 11)", "TOO_LARGE"),
-        ("SELECT value FROM generate_series(1, 1000000)", "TOO_LARGE"),
-        (
-            "SELECT count(*) FROM generate_series(1, 3000000) a, generate_series(1, 3000000) b WHERE a.value * b.value = 7",
-            "STATEMENT_TIMEOUT",
-        ),
-    ] {
+    for sql in
+        ["INSERT INTO t SELECT value FROM generate_series(1, 11)", "SELECT value FROM generate_series(1, 1000000)"]
+    {
         let answer = server.try_sql(sql).await?;
-        assert_eq!(answer.body["error"]["code"], code, "{sql}: {}", answer.body);
+        assert_eq!(answer.body["error"]["code"], "TOO_LARGE", "{sql}: {}", answer.body);
     }
     assert_eq!(server.rows("SELECT count(*) FROM t").await?, json!([["0"]]));
+    let endless = "SELECT count(*) FROM generate_series(1, 30000000000) WHERE value % 7 = 8";
+    let answer = server.try_sql(endless).await?;
+    assert_eq!(answer.body["error"]["code"], "STATEMENT_TIMEOUT", "{}", answer.body);
     Ok(())
 }
