@@ -26,6 +26,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRIES: usize = 3;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Whether the environment offers a key or a token. Without them the client would ask the metadata service of a cloud, which an
+/// S3 server at an endpoint of its own has nothing to do with.
+fn credentials_in_environment() -> bool {
+    let names = ["AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"];
+    names.iter().any(|name| std::env::var_os(name).is_some())
+}
+
 /// Whether a create-only put made the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
@@ -73,6 +80,11 @@ impl ColdStore {
         };
         let at = endpoint.as_deref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
         let name = format!("bucket {bucket}{at}");
+        if endpoint.is_some() && access_key_id.is_none() && !credentials_in_environment() {
+            return Err(EngineError::Invalid(format!(
+                "{name} needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )));
+        }
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(bucket)
             .with_region(region)

@@ -62,8 +62,8 @@ fn object_store(folder: &FilePath) -> ObjectStoreConfig {
         prefix: format!("engine/{name}-{}", std::process::id()),
         endpoint: Some(endpoint),
         region: "us-east-1".into(),
-        access_key_id: std::env::var("AWS_ACCESS_KEY_ID").ok(),
-        secret_access_key: std::env::var("AWS_SECRET_ACCESS_KEY").ok(),
+        access_key_id: std::env::var("KALAMDB_TEST_S3_ACCESS_KEY").ok(),
+        secret_access_key: std::env::var("KALAMDB_TEST_S3_SECRET_KEY").ok(),
     }
 }
 
