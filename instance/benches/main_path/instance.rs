@@ -69,7 +69,7 @@ impl Instance {
     pub async fn flush(&self, table: &str) -> anyhow::Result<Duration> {
         self.sql(&format!("STORAGE FLUSH TABLE {table}"), vec![]).await?;
         let end = Instant::now() + Duration::from_secs(300);
-        let columns = "state, started_at, finished_at";
+        let columns = "status, started_at, finished_at";
         while Instant::now() < end {
             let reply = self.sql(&format!("SELECT {columns} FROM system.flush_jobs"), vec![]).await?;
             let job = &reply["results"][0]["rows"][0];

@@ -62,7 +62,7 @@ impl Workload {
     /// Creates the namespace and the table.
     pub async fn create_table(&self, instance: &Instance) -> anyhow::Result<()> {
         instance.sql("CREATE NAMESPACE bench", vec![]).await?;
-        let columns = "id BIGINT PRIMARY KEY, at TIMESTAMP NOT NULL, kind TEXT, value DOUBLE, payload TEXT";
+        let columns = "id BIGINT PRIMARY KEY, moment TIMESTAMP NOT NULL, kind TEXT, value DOUBLE, payload TEXT";
         instance.sql(&format!("CREATE SHARED TABLE {TABLE} ({columns})"), vec![]).await?;
         Ok(())
     }
@@ -79,7 +79,7 @@ impl Workload {
     pub fn insert_statement(&self, events: &[Event]) -> String {
         let row = |e: &Event| format!("({},{},'{}',{},'{}')", e.id, e.at, e.kind, e.value, e.payload);
         let rows = events.iter().map(row).collect::<Vec<_>>().join(",");
-        format!("INSERT INTO {TABLE} (id, at, kind, value, payload) VALUES {rows}")
+        format!("INSERT INTO {TABLE} (id, moment, kind, value, payload) VALUES {rows}")
     }
 
     /// Ids spread over the table.
@@ -108,7 +108,7 @@ impl Workload {
             let time = chrono::DateTime::from_timestamp_micros(*micros).expect("the benchmark's times are in range");
             format!("TIMESTAMP '{}'", time.format("%Y-%m-%d %H:%M:%S%.6f"))
         };
-        let bounds = format!("at >= {} AND at < {}", timestamp(from), timestamp(to));
+        let bounds = format!("moment >= {} AND moment < {}", timestamp(from), timestamp(to));
         format!("SELECT count(*) AS n, avg(value) AS mean FROM {table} WHERE {bounds}")
     }
 }
