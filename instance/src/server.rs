@@ -33,6 +33,7 @@ pub async fn run(configuration: Configuration, shutdown: CancellationToken) -> R
     let listener = TcpListener::bind(&address).await.with_context(|| format!("failed to listen on {address}"))?;
     let bound = listener.local_addr().context("failed to learn the address that was bound")?;
     let state = State::new(&configuration, metrics::Exporter::install(configuration.label_values)?);
+    let upkeep = tokio::spawn(state.exporter().keep_up(shutdown.clone()));
     let requests = tokio::spawn(http::serve(listener, state.clone(), shutdown.clone()));
     tracing::info!("listening on http://{bound}");
     let engine = tokio::select! {
@@ -51,6 +52,7 @@ pub async fn run(configuration: Configuration, shutdown: CancellationToken) -> R
     if let Some(engine) = engine {
         engine.close().await;
     }
+    upkeep.await.context("the upkeep of metrics broke off")?;
     tracing::info!("closed");
     Ok(())
 }
@@ -60,6 +62,8 @@ async fn open(configuration: &Configuration, state: &State) -> Result<Engine> {
     let engine = Engine::open(configuration.engine.clone()).await.context("failed to open the database")?;
     let authority = Authority::open(&configuration.auth, &configuration.engine.data_dir, configuration.sql.hash_cost)?;
     set_root_password(configuration, &engine).await?;
+    let exporter = state.exporter();
+    engine.observe_flushes(Box::new(move |table, took| exporter.record_flush_duration(table, took)));
     let observer = Arc::new(metrics::Latencies::new(state.exporter(), engine.clone()));
     let database =
         Database::new(engine.clone(), configuration.sql.clone(), observer).context("failed to start the SQL layer")?;

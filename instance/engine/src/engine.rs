@@ -15,7 +15,7 @@ use crate::commit::Committer;
 use crate::commit::clock::{Clock, SystemClock};
 use crate::commit::record::RowRecord;
 use crate::config::EngineConfig;
-use crate::flush::Flusher;
+use crate::flush::{FlushObserver, Flusher};
 use crate::hot::{Hot, HotRow, HotSnapshot, Key, RowKey, key};
 use crate::scan;
 use crate::schema::{Table, TableName, UserId};
@@ -297,9 +297,19 @@ impl Engine {
         self.inner.flusher.scheduler_seen()
     }
 
-    /// Tables that have unflushed rows.
+    /// Tables that have unflushed rows, the most urgent first.
     pub fn unflushed(&self) -> Vec<Unflushed> {
-        self.inner.committer.unflushed()
+        self.inner.flusher.unflushed()
+    }
+
+    /// From now on `observer` is told of each flush that ends well: the table, and how long it took.
+    pub fn observe_flushes(&self, observer: FlushObserver) {
+        self.inner.flusher.observe(observer);
+    }
+
+    /// Why the object store can't be used now, for people; none where it can. Writes and reads of hot rows go on without it.
+    pub fn object_store_trouble(&self) -> Option<String> {
+        self.inner.flusher.store_trouble()
     }
 
     /// Sizes of the hot tier and its disk.

@@ -184,9 +184,10 @@ pub enum DefaultValue {
 }
 
 impl DefaultValue {
-    /// Whether no other row can have the value, so that a key made of it needs no look-up.
+    /// Whether no other row can have the value, so that a key made of it needs no look-up. Not so `SNOWFLAKE_ID()`: a row with the
+    /// very number may have been inserted by hand before its time came. Its look-ups are cheap, as every file's bounds lie below it.
     pub fn is_generated_key(&self) -> bool {
-        matches!(self, Self::SnowflakeId | Self::UuidV7 | Self::Ulid)
+        matches!(self, Self::UuidV7 | Self::Ulid)
     }
 }
 

@@ -28,3 +28,4 @@ pub mod wildcard;
 
 pub use database::{Database, Identity, Request, SqlConfig, StatementKind, StatementObserver};
 pub use error::{ErrorCode, SqlError};
+pub use relations::is_view;

@@ -110,13 +110,29 @@ impl Planner {
     }
 }
 
+/// Refuses names of relations that do not exist, with the code that every other statement has for them.
+fn check_relations(session: &SessionState, statement: &DataFusionStatement) -> Result<(), SqlError> {
+    let default = &session.config().options().catalog.default_schema;
+    for reference in session.resolve_table_references(statement)? {
+        let is_function = reference.schema().is_none() && session.table_functions().contains_key(reference.table());
+        let schema = session.schema_for_ref(reference.clone()).ok();
+        if !is_function && !schema.is_some_and(|schema| schema.table_exist(reference.table())) {
+            let namespace = reference.schema().unwrap_or(default);
+            return Err(SqlError::not_found("table", format!("{namespace}.{}", reference.table())));
+        }
+    }
+    Ok(())
+}
+
 /// The plan of a statement that only reads, its parameters bound as typed literals.
 pub async fn plan(
     session: &SessionState,
     statement: ast::Statement,
     parameters: &Parameters,
 ) -> Result<LogicalPlan, SqlError> {
-    let plan = session.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await?;
+    let statement = DataFusionStatement::Statement(Box::new(statement));
+    check_relations(session, &statement)?;
+    let plan = session.statement_to_plan(statement).await?;
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
     for placeholder in plan.get_parameter_names()? {
         parameters.get(&placeholder)?;

@@ -65,7 +65,7 @@ const fn key(section: &'static str, name: &'static str, default: &'static str, a
 }
 
 /// Every key, in the order of the reference.
-pub const KEYS: [Key; 42] = [
+pub const KEYS: [Key; 47] = [
     key("server", "host", "127.0.0.1", "The address to listen on."),
     key("server", "port", "8080", "The port to listen on; 0 takes a free one."),
     key("server", "body_bytes", "16777216", "Largest request body, in bytes; a larger one is answered with 413."),
@@ -108,7 +108,7 @@ pub const KEYS: [Key; 42] = [
         "flush",
         "scheduler_timeout_seconds",
         "60",
-        "Seconds without a word from a scheduler, after which the instance follows its own policy.",
+        "Seconds without a word from a scheduler, after which the instance follows its own policy; at once where no scheduler can come in, for want of `KALAMDB_SCHEDULER_TOKEN`.",
     ),
     key(
         "flush",
@@ -120,8 +120,18 @@ pub const KEYS: [Key; 42] = [
     key("limits", "footer_cache_bytes", "67108864", "Cached Parquet footers and indexes, in bytes."),
     key("limits", "wal_bytes", "268435456", "Write-ahead logs in all, in bytes."),
     key("limits", "disk_reserve_bytes", "268435456", "Free disk below which writes are refused, in bytes."),
+    key(
+        "limits",
+        "reserve_file_bytes",
+        "67108864",
+        "A file that is given up when the disk is full, so that a flush can still end, in bytes.",
+    ),
+    key("limits", "memtable_bytes", "134217728", "RocksDB's memtables in all, in bytes."),
+    key("limits", "change_log_bytes", "67108864", "Change log that is kept of each table, in bytes."),
+    key("limits", "change_log_seconds", "86400", "How long changes are kept in the change log, in seconds."),
     key("limits", "row_bytes", "8388608", "Largest row, in bytes."),
     key("limits", "commit_queue", "1024", "Writes that may wait for the committer."),
+    key("limits", "commit_queue_bytes", "67108864", "Bytes of rows that may wait for the committer."),
     key("sql", "memory_bytes", "536870912", "Memory of all queries together, in bytes; beyond it they spill to disk."),
     key("sql", "spill_bytes", "4294967296", "Disk that queries may spill onto, below `data.dir`, in bytes."),
     key("sql", "partitions", "2", "Partitions that one query runs in."),

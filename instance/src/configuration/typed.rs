@@ -56,7 +56,7 @@ pub(super) fn configuration(
         engine: EngineConfig {
             object_store: object_store(&values, &data_dir, &secret)?,
             durability: values.choice("data.durability", &[("sync", Durability::Sync), ("os", Durability::Os)])?,
-            flush: flush(&values)?,
+            flush: flush(&values, secret("KALAMDB_SCHEDULER_TOKEN").is_some())?,
             limits: limits(&values)?,
             data_dir: data_dir.clone(),
         },
@@ -127,13 +127,14 @@ fn object_store(
     }
 }
 
-fn flush(values: &Values<'_>) -> Result<FlushConfig> {
+fn flush(values: &Values<'_>, has_scheduler: bool) -> Result<FlushConfig> {
+    let patience = values.seconds("flush.scheduler_timeout_seconds")?;
     Ok(FlushConfig {
         max_bytes: values.number("flush.max_bytes")?,
         max_rows: values.number("flush.max_rows")?,
         max_age: values.seconds("flush.max_age_seconds")?,
         max_concurrent: usize::from(values.number::<u16>("flush.max_concurrent")?),
-        scheduler_timeout: values.seconds("flush.scheduler_timeout_seconds")?,
+        scheduler_timeout: if has_scheduler { patience } else { Duration::ZERO },
         target_file_bytes: values.number("flush.target_file_bytes")?,
     })
 }
@@ -146,7 +147,11 @@ fn limits(values: &Values<'_>) -> Result<Limits> {
         disk_reserve_bytes: values.number("limits.disk_reserve_bytes")?,
         row_bytes: values.number::<u32>("limits.row_bytes")? as usize,
         commit_queue: usize::from(values.number::<u16>("limits.commit_queue")?),
-        ..Limits::default()
+        commit_queue_bytes: values.number::<u64>("limits.commit_queue_bytes")? as usize,
+        reserve_file_bytes: values.number("limits.reserve_file_bytes")?,
+        memtable_bytes: values.number::<u64>("limits.memtable_bytes")? as usize,
+        change_log_bytes: values.number("limits.change_log_bytes")?,
+        change_log_age: values.seconds("limits.change_log_seconds")?,
     })
 }
 

@@ -14,9 +14,6 @@ use super::auth::bearer;
 use super::{Serving, reply};
 use crate::auth::is_same_secret;
 
-/// The longest job id.
-const LONGEST_ID: usize = 64;
-
 /// Whether the request shows the scheduler's token.
 pub fn is_scheduler(state: &super::State, headers: &HeaderMap) -> bool {
     match (&state.shared.scheduler_token, bearer(headers)) {
@@ -55,10 +52,6 @@ pub async fn start(
         Ok(request) => request,
         Err(text) => return refused(text),
     };
-    let good = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    if request.id.is_empty() || request.id.len() > LONGEST_ID || !request.id.chars().all(good) {
-        return refused(format!("the id '{}' is not of the form [A-Za-z0-9-]{{1,{LONGEST_ID}}}", request.id));
-    }
     let table: TableName = match request.table.parse() {
         Ok(table) => table,
         Err(error) => return refused(format!("{error}")),
@@ -87,6 +80,7 @@ fn engine_failure(error: &EngineError) -> Response {
     let (status, code) = match error {
         EngineError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
         EngineError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
+        EngineError::AlreadyExists { .. } => (StatusCode::CONFLICT, "already_exists"),
         error if error.is_retryable() => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         EngineError::TableStopped { .. } => (StatusCode::CONFLICT, "table_stopped"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),

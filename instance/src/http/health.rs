@@ -24,16 +24,21 @@ pub async fn alive() -> Json<Value> {
     Json(json!({"alive": true}))
 }
 
-/// `/readyz`: 200 only when writes would succeed.
+/// `/readyz`: 200 only when writes would succeed. `objectStore` tells apart whether rows can be flushed, which writes do not need.
 pub async fn ready(State(state): State<super::State>) -> Response {
     let readiness = match state.serving() {
         Some(serving) => serving.engine.readiness(),
         None => Readiness::NotReady { reason: "Starting", message: "the database is starting".into() },
     };
+    let trouble = match state.serving() {
+        Some(serving) => serving.engine.object_store_trouble(),
+        None => Some("it was not asked yet".into()),
+    };
+    let store = json!({"reachable": trouble.is_none(), "message": trouble});
     match readiness {
-        Readiness::Ready => Json(json!({"ready": true})).into_response(),
+        Readiness::Ready => Json(json!({"ready": true, "objectStore": store})).into_response(),
         Readiness::NotReady { reason, message } => {
-            let body = json!({"ready": false, "reason": reason, "message": message});
+            let body = json!({"ready": false, "reason": reason, "message": message, "objectStore": store});
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
     }

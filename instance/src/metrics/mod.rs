@@ -14,6 +14,7 @@ use kalamdb_engine::Engine;
 use kalamdb_engine::schema::TableName;
 use kalamdb_sql::{StatementKind, StatementObserver};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
 
 use labels::LabelCap;
 pub use scrape::scrape;
@@ -27,6 +28,8 @@ pub const WEBSOCKET_MESSAGES: &str = "kalamdb_websocket_messages_total";
 /// Gauge, bytes: size of a column family. Labels `cf_type`, `name`.
 pub const COLUMN_FAMILY_SIZE: &str = "kalamdb_column_family_size_bytes";
 
+/// How often histograms are emptied into their buckets.
+const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
 /// Upper bounds of the latencies' buckets, in seconds.
 const LATENCY_BUCKETS: [f64; 14] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
@@ -132,6 +135,8 @@ impl ColumnFamilyType {
 /// Records metrics and renders them. One a process.
 pub struct Exporter {
     handle: PrometheusHandle,
+    /// Tables that a scrape names at most.
+    most_tables: usize,
     tables: LabelCap,
     connections: LabelCap,
 }
@@ -150,7 +155,22 @@ impl Exporter {
         metrics::describe_histogram!(FLUSH_DURATION, metrics::Unit::Seconds, "How long flush jobs ran");
         metrics::describe_counter!(WEBSOCKET_MESSAGES, "Messages over WebSocket connections");
         metrics::describe_gauge!(COLUMN_FAMILY_SIZE, metrics::Unit::Bytes, "Size of a RocksDB column family");
-        Ok(Arc::new(Self { handle, tables: LabelCap::new(label_values), connections: LabelCap::new(label_values) }))
+        Ok(Arc::new(Self {
+            handle,
+            most_tables: label_values,
+            tables: LabelCap::new(label_values),
+            connections: LabelCap::new(label_values),
+        }))
+    }
+
+    /// Empties the histograms' queues until `shutdown`, whether or not anybody scrapes: they would grow for ever.
+    pub async fn keep_up(self: Arc<Self>, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(UPKEEP_PERIOD) => self.handle.run_upkeep(),
+                () = shutdown.cancelled() => return,
+            }
+        }
     }
 
     /// A statement ended.
@@ -197,7 +217,8 @@ impl Latencies {
 impl StatementObserver for Latencies {
     fn statement_ended(&self, kind: StatementKind, table: Option<&TableName>, took: Duration) {
         let Some(query_type) = QueryType::of(kind) else { return };
-        match table.filter(|table| table.namespace == "system" || self.engine.catalog().tables.contains_key(*table)) {
+        let exists = |name: &&TableName| kalamdb_sql::is_view(name) || self.engine.catalog().tables.contains_key(*name);
+        match table.filter(exists) {
             Some(table) => self.exporter.record_query_latency(table, query_type, took),
             None => self.exporter.record_latency(OTHER.to_owned(), query_type, took),
         }

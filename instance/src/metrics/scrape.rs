@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use kalamdb_api::flush::FlushState;
 use kalamdb_api::metrics::{
-    DISK_FREE, DISK_USED, FLUSH_JOBS, LAST_FLUSH, TABLE_NAME, TABLE_POLICY_INTERVAL, TABLE_POLICY_ROWS,
+    DISK_FREE, DISK_USED, FLUSH_JOBS, LAST_FLUSH, OTHER, TABLE_NAME, TABLE_POLICY_INTERVAL, TABLE_POLICY_ROWS,
     UNFLUSHED_BYTES, UNFLUSHED_OLDEST_AGE, UNFLUSHED_ROWS,
 };
 use kalamdb_engine::Engine;
@@ -27,7 +27,7 @@ pub fn scrape(exporter: &Exporter, engine: Option<&Engine>, now_us: i64) -> Stri
         let _ = writeln!(text, "# TYPE {WEBSOCKET_MESSAGES} counter");
     }
     if let (Some(engine), Some(sizes)) = (engine, &sizes) {
-        write_unflushed(&mut text, &engine.unflushed(), now_us);
+        write_unflushed(&mut text, engine.unflushed(), exporter.most_tables, now_us);
         write_jobs(&mut text, engine);
         family(&mut text, DISK_USED, &[(String::new(), sizes.disk_used as f64)]);
         family(&mut text, DISK_FREE, &[(String::new(), sizes.disk_free as f64)]);
@@ -42,15 +42,25 @@ fn measure_families(exporter: &Exporter, sizes: &StorageSizes) {
     }
 }
 
-/// The scheduler must see every table that waits, so that there is no cap here: these are tables of the catalog, and few at a time.
-fn write_unflushed(text: &mut String, tables: &[Unflushed], now_us: i64) {
+/// The most urgent tables by name, and the rest together as `other`: it comes up once those before it are flushed.
+fn write_unflushed(text: &mut String, mut tables: Vec<Unflushed>, most: usize, now_us: i64) {
+    let rest = tables.split_off(tables.len().min(most));
+    let age = |oldest: i64| (now_us - oldest).max(0) as f64 / 1e6;
     let each = |figure: &dyn Fn(&Unflushed) -> Option<f64>| -> Vec<(String, f64)> {
-        let sample = |table: &Unflushed| Some((table_label(table), figure(table)?));
+        let sample = |table: &Unflushed| Some((table_label(&table.table.name.to_string()), figure(table)?));
         tables.iter().filter_map(sample).collect()
     };
-    family(text, UNFLUSHED_ROWS, &each(&|table| Some(table.rows as f64)));
-    family(text, UNFLUSHED_BYTES, &each(&|table| Some(table.bytes as f64)));
-    family(text, UNFLUSHED_OLDEST_AGE, &each(&|table| Some((now_us - table.oldest).max(0) as f64 / 1e6)));
+    let with_rest = |mut samples: Vec<(String, f64)>, figure: f64| {
+        if !rest.is_empty() {
+            samples.push((table_label(OTHER), figure));
+        }
+        samples
+    };
+    let (rows, bytes) = rest.iter().fold((0, 0), |(rows, bytes), table| (rows + table.rows, bytes + table.bytes));
+    let oldest = rest.iter().map(|table| table.oldest).min().unwrap_or(now_us);
+    family(text, UNFLUSHED_ROWS, &with_rest(each(&|table| Some(table.rows as f64)), rows as f64));
+    family(text, UNFLUSHED_BYTES, &with_rest(each(&|table| Some(table.bytes as f64)), bytes as f64));
+    family(text, UNFLUSHED_OLDEST_AGE, &with_rest(each(&|table| Some(age(table.oldest))), age(oldest)));
     family(text, TABLE_POLICY_ROWS, &each(&|table| table.table.flush_policy.rows.map(|rows| rows as f64)));
     let interval = |table: &Unflushed| table.table.flush_policy.interval_seconds.map(|seconds| seconds as f64);
     family(text, TABLE_POLICY_INTERVAL, &each(&interval));
@@ -68,8 +78,7 @@ fn write_jobs(text: &mut String, engine: &Engine) {
     family(text, LAST_FLUSH, &Vec::from_iter(last));
 }
 
-fn table_label(table: &Unflushed) -> String {
-    let name = table.table.name.to_string();
+fn table_label(name: &str) -> String {
     let escaped = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     format!("{{{TABLE_NAME}=\"{escaped}\"}}")
 }

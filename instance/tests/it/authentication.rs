@@ -156,6 +156,33 @@ async fn health_and_metrics_are_open_and_flush_jobs_have_their_own_token() -> Re
     let followed =
         server.http.get(format!("{}/v1/api/flush-jobs/job-1", server.url)).bearer_auth(SCHEDULER_TOKEN).send().await?;
     assert_eq!(followed.json::<Value>().await?["rows"], 1);
-    assert!(!server.metrics().await?.contains("kalamdb_unflushed_rows{"), "a flushed table vanishes");
+    server.sql("UPDATE t SET id = 2 WHERE id = 1; DELETE FROM t WHERE id = 2; DESCRIBE TABLE t").await?;
+    let text = server.metrics().await?;
+    assert!(!text.contains("kalamdb_unflushed_rows{table_name=\"default.t\"} 1"), "a flushed table vanishes");
+    for query_type in ["CreateTable", "Select", "Update", "Delete", "DescribeTable"] {
+        let line =
+            format!("kalamdb_query_latency_seconds_count{{table_name=\"default.t\",query_type=\"{query_type}\"}} 1");
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
+    assert!(text.contains("kalamdb_flush_duration_seconds_count{table_name=\"default.t\"} 1"), "{text}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn labels_that_users_make_are_few() -> Result<()> {
+    let server = Server::start_in(Folder::new()?.with("KALAMDB_METRICS_LABEL_VALUES", "2")).await?;
+    for table in ["a", "b", "c", "d"] {
+        server.sql(&format!("CREATE TABLE {table} (id INT PRIMARY KEY); INSERT INTO {table} VALUES (1)")).await?;
+        server.try_sql(&format!("SELECT * FROM system.{table}")).await?;
+    }
+    let text = server.metrics().await?;
+    let named = |metric: &str| {
+        let lines = text.lines().filter(|line| line.starts_with(metric));
+        lines.filter_map(|line| line.split('"').nth(1)).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(named("kalamdb_query_latency_seconds_count"), ["default.a", "default.b", "other"].into());
+    let unflushed = named("kalamdb_unflushed_rows{");
+    assert!(unflushed.len() == 3 && unflushed.contains("other"), "{unflushed:?}");
+    assert!(text.contains("kalamdb_unflushed_rows{table_name=\"other\"} 2"), "{text}");
     Ok(())
 }

@@ -13,7 +13,8 @@ async fn bad_statements_say_what_is_wrong_and_write_nothing() -> Result<()> {
     let cases = [
         ("SELEC 1", 400, "INVALID_SQL", "SELEC"),
         ("SELECT * FROM", 400, "INVALID_SQL", "Expected"),
-        ("SELECT * FROM missing", 400, "INVALID_SQL", "missing"),
+        ("SELECT * FROM missing", 400, "NOT_FOUND", "default.missing"),
+        ("SELECT 1 FROM t JOIN nowhere.t AS u ON t.id = u.id", 400, "NOT_FOUND", "nowhere.t"),
         ("SELECT nope FROM t", 400, "INVALID_SQL", "nope"),
         ("INSERT INTO missing VALUES (1)", 400, "NOT_FOUND", "default.missing"),
         ("INSERT INTO t (id, nope) VALUES (2, 'x')", 400, "NOT_FOUND", "default.t.nope"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::server::{Folder, SCHEDULER_TOKEN, Server};
 
@@ -114,14 +114,80 @@ async fn writes_go_on_while_the_bucket_is_gone_and_the_flush_is_repeated() -> Re
     let job = json!({"id": "while-away", "table": "default.t", "reason": "rows"});
     assert_eq!(server.post("/v1/api/flush-jobs", SCHEDULER_TOKEN, &job).await?.status(), 202);
     server.sql("INSERT INTO t (v) SELECT 3 FROM generate_series(1, 50)").await?;
+    assert_eq!(server.job_end("while-away").await?, "failed");
+    let ready: Value = server.http.get(format!("{}/readyz", server.url)).send().await?.json().await?;
+    assert_eq!((&ready["ready"], &ready["objectStore"]["reachable"]), (&json!(true), &json!(false)), "{ready}");
     let _s3 = S3::start(&binary, store.path(), port)?;
-    let ended = server.job_end("while-away").await?;
-    if ended == "failed" {
-        assert_eq!(server.flush("t").await?, "completed", "the next job succeeds once the bucket is back");
-    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(server.flush("t").await?, "completed", "the next job succeeds once the bucket is back");
+    let ready: Value = server.http.get(format!("{}/readyz", server.url)).send().await?.json().await?;
+    assert_eq!(ready["objectStore"]["reachable"], true, "{ready}");
     assert_eq!(
         server.rows("SELECT v, count(*) FROM t GROUP BY v ORDER BY v").await?,
         json!([[1, "50"], [2, "50"], [3, "50"]])
     );
+    Ok(())
+}
+
+/// Nobody can schedule where there is no token: the table's own policy is kept all the same.
+#[tokio::test]
+async fn an_instance_alone_keeps_its_flush_policies() -> Result<()> {
+    let server = Server::start_in(Folder::new()?.with("KALAMDB_SCHEDULER_TOKEN", "")).await?;
+    server.sql("CREATE TABLE t (id INT PRIMARY KEY) WITH (FLUSH_POLICY = 'rows:5')").await?;
+    server.sql("INSERT INTO t VALUES (1), (2), (3), (4)").await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(server.rows("SELECT count(*) FROM system.jobs").await?, json!([["0"]]), "four rows are not due");
+    server.sql("INSERT INTO t VALUES (5)").await?;
+    let begun = std::time::Instant::now();
+    while server.rows("SELECT count(*) FROM system.jobs WHERE status = 'completed'").await? != json!([["1"]]) {
+        anyhow::ensure!(begun.elapsed() < Duration::from_secs(30), "no flush came");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_job_id_stands_for_one_table() -> Result<()> {
+    let server = Server::start().await?;
+    server.sql("CREATE TABLE a (id INT PRIMARY KEY); CREATE TABLE b (id INT PRIMARY KEY)").await?;
+    server.sql("INSERT INTO a VALUES (1); INSERT INTO b VALUES (1)").await?;
+    let job = |table: &str| json!({"id": "one", "table": table, "reason": "rows"});
+    assert_eq!(server.post("/v1/api/flush-jobs", SCHEDULER_TOKEN, &job("default.a")).await?.status(), 202);
+    let other = server.post("/v1/api/flush-jobs", SCHEDULER_TOKEN, &job("default.b")).await?;
+    assert_eq!(other.status(), 409);
+    assert!(other.text().await?.contains("default.a"), "the error names the table that has the id");
+    Ok(())
+}
+
+/// Bounds of files are cut short: they must hold the whole text all the same.
+#[tokio::test]
+async fn a_flushed_key_is_found_whatever_its_text() -> Result<()> {
+    let server = Server::start().await?;
+    let key = format!("{}\u{10FFFF}b", "a".repeat(32));
+    server.sql("CREATE TABLE t (k TEXT PRIMARY KEY)").await?;
+    server.sql(&format!("INSERT INTO t VALUES ('{key}')")).await?;
+    assert_eq!(server.flush("t").await?, "completed");
+    let twice = server.try_sql(&format!("INSERT INTO t VALUES ('{key}')")).await?;
+    assert_eq!(twice.body["error"]["code"], "DUPLICATE_KEY", "{}", twice.body);
+    assert_eq!(server.rows(&format!("SELECT count(*) FROM t WHERE k = '{key}'")).await?, json!([["1"]]));
+    Ok(())
+}
+
+/// NaN is the greatest value of all, in both tiers.
+#[tokio::test]
+async fn not_a_number_compares_the_same_hot_and_flushed() -> Result<()> {
+    let server = Server::start().await?;
+    server.sql("CREATE TABLE t (id INT PRIMARY KEY, d DOUBLE, f FLOAT)").await?;
+    server.sql("INSERT INTO t VALUES (1, 1, 1), (2, 2, 2), (3, 'NaN', 'NaN'), (4, NULL, NULL)").await?;
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        for condition in ["d > 5", "d <= 5", "f > 5", "f <= 5", "d IS NULL", "d = 2", "d <> 2", "f IS NOT NULL"] {
+            answers.push(server.rows(&format!("SELECT id FROM t WHERE {condition} ORDER BY id")).await?);
+        }
+        server.flush("t").await?;
+    }
+    let (hot, cold) = answers.split_at(8);
+    assert_eq!(hot, cold);
+    assert_eq!(hot[0], json!([[3]]));
     Ok(())
 }

@@ -66,6 +66,12 @@ async fn every_type_makes_its_round_trip() -> Result<()> {
         (&result["rows"], &result["schema"]),
         "both routes answer the same"
     );
+    assert_eq!(server.flush("t").await?, "completed");
+    let server = Server::start_in(server.stop()?).await?;
+    for sql in ["SELECT * FROM t WHERE id = 1", "SELECT * FROM t WHERE id + 0 = 1"] {
+        let flushed = server.sql(sql).await?;
+        assert_eq!((&flushed["rows"], &flushed["schema"]), (&result["rows"], &result["schema"]), "flushed: {sql}");
+    }
     let nulls = server.rows("SELECT * FROM t WHERE id = 2").await?;
     assert!(nulls[0].as_array().unwrap()[1..13].iter().all(|cell| cell.is_null()), "{nulls}");
     let computed =

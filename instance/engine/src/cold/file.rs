@@ -93,6 +93,11 @@ pub fn writer_properties(schema: &Schema, looked_up: &[String], layout: Layout) 
         .set_max_row_group_row_count(Some(layout.row_group_rows))
         .set_data_page_row_count_limit(layout.page_rows)
         .set_write_batch_size(ENCODE_ROWS.min(layout.page_rows));
+    // Statistics leave NaN out, and comparisons hold it for the greatest value: they would hide rows.
+    for field in schema.fields().iter().filter(|field| field.data_type().is_floating()) {
+        properties =
+            properties.set_column_statistics_enabled(ColumnPath::from(field.name().as_str()), EnabledStatistics::None);
+    }
     if schema.column_with_name(UPDATED).is_some() {
         properties = with_bloom_filter(properties, UPDATED, UPDATED_FPP, UPDATED_NDV);
     }

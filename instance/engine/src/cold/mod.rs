@@ -1,6 +1,6 @@
 //! The cold tier: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key.
 //!
-//! * [`store`], [`identity`]: the object store and who owns its prefix;
+//! * [`store`], [`folder`], [`identity`]: the object store and who owns its prefix;
 //! * [`schema`], [`stats`], [`file`], [`vector`]: what is written;
 //! * [`log`], [`snapshot`]: the Delta log, and one version of it in memory;
 //! * [`footer`], [`reader`], [`look_up`]: reading single rows by key.
@@ -10,6 +10,7 @@
 #[cfg(test)]
 pub(crate) mod faults;
 pub mod file;
+pub mod folder;
 pub mod footer;
 pub mod identity;
 pub mod log;

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use arrow::array::Array;
 use arrow_schema::{DataType, Schema};
 use chrono::{DateTime, NaiveDate, SecondsFormat};
 use datafusion::common::ScalarValue;
@@ -45,9 +46,13 @@ impl FileStats {
         let rows = footer.file_metadata().num_rows().unsigned_abs();
         let mut columns = HashMap::new();
         for field in schema.fields() {
-            let converter = StatisticsConverter::try_new(field.name(), schema, footer.file_metadata().schema_descr())?;
+            let columns_of_file = footer.file_metadata().schema_descr();
+            let converter = StatisticsConverter::try_new(field.name(), schema, columns_of_file)?
+                .with_missing_null_counts_as_zero(false);
             let nulls = converter.row_group_null_counts(footer.row_groups())?;
-            let mut stats = ColumnStats { nulls: Some(nulls.iter().flatten().sum()), ..ColumnStats::default() };
+            let all_known = nulls.null_count() == 0;
+            let mut stats =
+                ColumnStats { nulls: all_known.then(|| nulls.iter().flatten().sum()), ..ColumnStats::default() };
             if has_bounds(field.data_type()) {
                 let all_null =
                     |group: usize| nulls.iter().nth(group).flatten() == Some(footer.row_group(group).num_rows() as u64);
@@ -155,11 +160,16 @@ fn bound_to_json(value: &ScalarValue, side: Side) -> Option<Json> {
     }
 }
 
-/// A prefix is a lower bound of its text; with the highest character behind it, it is an upper one.
+/// A prefix is a lower bound of its text; with the highest character behind it, it is an upper one, unless the text goes on with that
+/// very character: then there is none.
 fn text_bound(text: &str, side: Side) -> Option<String> {
     let Some((cut, _)) = text.char_indices().nth(TEXT_BOUND_CHARACTERS) else { return Some(text.to_owned()) };
-    let prefix = &text[..cut];
-    Some(if side == Side::Min { prefix.to_owned() } else { format!("{prefix}{}", char::MAX) })
+    let (prefix, rest) = text.split_at(cut);
+    match side {
+        Side::Min => Some(prefix.to_owned()),
+        Side::Max if rest.starts_with(char::MAX) => None,
+        Side::Max => Some(format!("{prefix}{}", char::MAX)),
+    }
 }
 
 /// Other readers expect milliseconds: down for the lower bound, up for the upper one.
@@ -196,6 +206,14 @@ fn bound_from_json(value: &Json, data_type: &DataType) -> Option<ScalarValue> {
 mod tests {
     use super::*;
     use arrow_schema::Field;
+
+    proptest::proptest! {
+        #[test]
+        fn bounds_of_texts_enclose_them(text in "(a|é|\u{10FFFF}){28,40}") {
+            let [min, max] = [Side::Min, Side::Max].map(|side| text_bound(&text, side));
+            proptest::prop_assert!(min.is_none_or(|min| min <= text) && max.is_none_or(|max| max >= text));
+        }
+    }
 
     #[test]
     fn bounds_survive_the_log_and_are_never_narrower_than_the_data() {

@@ -1,20 +1,21 @@
 //! The object store below which everything cold lies: a local folder or S3. It knows no tables.
 //!
-//! Every path is relative to the database's own prefix. What is put here is durable once `put_new`, `put` or `make_durable` has
-//! returned: a local folder needs an fsync for that, which `object_store` does not do.
+//! Every path is relative to the database's own prefix. What is put here is durable once the put has returned; what was uploaded in
+//! parts needs `make_durable`, for a local folder's sake ([`super::folder`]).
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use object_store::aws::AmazonS3Builder;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig};
 use uuid::Uuid;
 
+use super::folder::{self, DurableFolder};
 use crate::EngineError;
 use crate::config::ObjectStoreConfig;
 
@@ -50,6 +51,8 @@ pub struct ColdStore {
     folder: Option<Arc<FilePath>>,
     /// For people: where it is.
     name: Arc<str>,
+    /// Why the last request failed; none where the store answered.
+    trouble: Arc<ArcSwapOption<String>>,
 }
 
 impl ColdStore {
@@ -69,8 +72,8 @@ impl ColdStore {
         };
         std::fs::create_dir_all(path).map_err(|error| failed(error.into()))?;
         let folder = path.canonicalize().map_err(|error| failed(error.into()))?;
-        let objects = LocalFileSystem::new_with_prefix(&folder).map_err(|error| failed(error.into()))?;
-        Ok(Self { objects: Arc::new(objects), folder: Some(folder.into()), name: name.as_str().into() })
+        let objects = DurableFolder::new(&folder).map_err(|error| failed(error.into()))?;
+        Ok(Self { folder: Some(folder.into()), ..Self::over(Arc::new(objects), "", &name) })
     }
 
     fn s3(config: &ObjectStoreConfig) -> Result<Self, EngineError> {
@@ -111,7 +114,7 @@ impl ColdStore {
             "" => store,
             prefix => Arc::new(PrefixStore::new(store, Path::from(prefix))),
         };
-        Self { objects, folder: None, name: name.into() }
+        Self { objects, folder: None, name: name.into(), trouble: Arc::default() }
     }
 
     /// The same store with its requests passing through `wrap`: where tests inject faults.
@@ -137,11 +140,20 @@ impl ColdStore {
             object_store::Error::NotFound { .. } | object_store::Error::AlreadyExists { .. } => {
                 EngineError::Cold { action: format!("{action} in {}", self.name), source: error.into() }
             }
-            error => EngineError::Unavailable(format!(
-                "failed to {action}: the object store ({}) does not answer as it should: {error}",
-                self.name
-            )),
+            error => {
+                let text = format!(
+                    "failed to {action}: the object store ({}) does not answer as it should: {error}",
+                    self.name
+                );
+                self.trouble.store(Some(Arc::new(text.clone())));
+                EngineError::Unavailable(text)
+            }
         }
+    }
+
+    /// Why the store could not be used when it was last asked; none where it answered.
+    pub fn trouble(&self) -> Option<Arc<String>> {
+        self.trouble.load_full()
     }
 
     /// Creates an object, or leaves the one that is there.
@@ -149,7 +161,7 @@ impl ColdStore {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.objects.put_opts(path, bytes.into(), options).await {
             Ok(_) => {
-                self.make_durable(path).await?;
+                self.trouble.store(None);
                 Ok(Created::Now)
             }
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
@@ -162,15 +174,22 @@ impl ColdStore {
     /// Writes an object whose name nobody else uses.
     pub async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), EngineError> {
         self.objects.put(path, bytes.into()).await.map_err(|error| self.failed(format!("write {path}"), error))?;
-        self.make_durable(path).await
+        self.trouble.store(None);
+        Ok(())
     }
 
     /// The object's bytes; none where it does not exist.
     pub async fn get(&self, path: &Path) -> Result<Option<Bytes>, EngineError> {
         let read = async { self.objects.get(path).await?.bytes().await };
         match read.await {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Ok(bytes) => {
+                self.trouble.store(None);
+                Ok(Some(bytes))
+            }
+            Err(object_store::Error::NotFound { .. }) => {
+                self.trouble.store(None);
+                Ok(None)
+            }
             Err(error) => Err(self.failed(format!("read {path}"), error)),
         }
     }
@@ -179,7 +198,7 @@ impl ColdStore {
     pub async fn make_durable(&self, path: &Path) -> Result<(), EngineError> {
         let Some(folder) = self.folder.clone() else { return Ok(()) };
         let file: PathBuf = folder.join(path.as_ref());
-        let synced = tokio::task::spawn_blocking(move || sync_up_to(&file, &folder)).await;
+        let synced = tokio::task::spawn_blocking(move || folder::sync_up_to(&file, &folder)).await;
         synced
             .expect("fsync does not panic")
             .map_err(|error| EngineError::Cold { action: format!("sync {path} to disk"), source: error.into() })
@@ -197,7 +216,12 @@ impl ColdStore {
         }
         match (first, second?) {
             (Created::Now, Created::Before) => Ok(()),
-            _ => Err(EngineError::Unavailable(format!(
+            // Nobody else knows the name: the client has repeated a put whose answer was lost.
+            (Created::Before, _) => Err(EngineError::Unavailable(format!(
+                "the object store ({}) answers unreliably: a put had to be repeated",
+                self.name
+            ))),
+            (Created::Now, Created::Now) => Err(EngineError::Unavailable(format!(
                 "the object store ({}) does not honour conditional puts (If-None-Match: *): it must, or two instances could \
                  overwrite each other; use a store that supports them",
                 self.name
@@ -208,16 +232,4 @@ impl ColdStore {
 
 fn retry() -> RetryConfig {
     RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT }
-}
-
-/// Syncs the file and each folder up to the store's own: a new file is on disk only with the entries that lead to it.
-fn sync_up_to(file: &FilePath, folder: &FilePath) -> std::io::Result<()> {
-    std::fs::File::open(file)?.sync_all()?;
-    for parent in file.ancestors().skip(1) {
-        std::fs::File::open(parent)?.sync_all()?;
-        if parent == folder {
-            break;
-        }
-    }
-    Ok(())
 }

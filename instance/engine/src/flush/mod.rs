@@ -19,7 +19,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -41,7 +41,7 @@ use crate::cold::ColdTier;
 use crate::commit::Committer;
 use crate::commit::clock::Clock;
 use crate::config::{EngineConfig, FlushConfig};
-use crate::engine::Readiness;
+use crate::engine::{Readiness, Unflushed};
 use crate::hot::Hot;
 use crate::schema::{Table, TableId, TableName};
 
@@ -49,8 +49,9 @@ use crate::schema::{Table, TableId, TableName};
 const SAFETY_PERIOD: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for running jobs; what is cut off then is settled by the next start.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
-/// The histogram of flush jobs that ended well.
-const FLUSH_DURATION: &str = "kalamdb_flush_duration_seconds";
+
+/// Is told of each flush that ended well: the table, and how long it took.
+pub type FlushObserver = Box<dyn Fn(&TableName, Duration) + Send + Sync>;
 
 /// Runs flush jobs. One for each engine.
 pub struct Flusher {
@@ -61,6 +62,7 @@ pub struct Flusher {
     running: Semaphore,
     lanes: Mutex<HashMap<TableId, Arc<tokio::sync::Mutex<Lane>>>>,
     scheduler_seen: Mutex<Instant>,
+    observer: OnceLock<FlushObserver>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -98,6 +100,7 @@ impl Flusher {
             running: Semaphore::new(config.flush.max_concurrent.max(1)),
             lanes: Mutex::default(),
             scheduler_seen: Mutex::new(Instant::now()),
+            observer: OnceLock::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
@@ -119,6 +122,10 @@ impl Flusher {
         reason: FlushReason,
     ) -> Result<(FlushJob, bool), EngineError> {
         if let Some(known) = self.jobs.get(id) {
+            if known.table != name.to_string() {
+                let name = format!("{id}, of table {}", known.table);
+                return Err(EngineError::AlreadyExists { what: "flush job", name });
+            }
             return Ok((known, false));
         }
         let table = self.table(name)?;
@@ -147,6 +154,25 @@ impl Flusher {
     /// A scheduler is alive: the safety net rests.
     pub fn scheduler_seen(&self) {
         *self.scheduler_seen.lock() = Instant::now();
+    }
+
+    /// From now on `observer` is told of each flush that ends well. The first one stays.
+    pub fn observe(&self, observer: FlushObserver) {
+        let _ = self.observer.set(observer);
+    }
+
+    /// Tables that have unflushed rows, the most urgent first.
+    pub fn unflushed(&self) -> Vec<Unflushed> {
+        let now = self.runner.clock.now_micros();
+        let mut unflushed = self.runner.committer.unflushed();
+        let urgency = |table: &Unflushed| safety::urgency(table, &self.config, now);
+        unflushed.sort_by(|a, b| urgency(b).total_cmp(&urgency(a)));
+        unflushed
+    }
+
+    /// Why the object store can't be used now; none where it can.
+    pub fn store_trouble(&self) -> Option<String> {
+        self.runner.owner.store_trouble()
     }
 
     /// Why writes must wait for the object store; none where they need not.
@@ -238,8 +264,9 @@ impl Flusher {
         }
         let begun = || self.jobs.change(id, |record| record.begun = true);
         let flushed = self.runner.flush(table, &mut lane, attempt, begun).await?;
-        metrics::histogram!(FLUSH_DURATION, "table_name" => table.name.to_string())
-            .record(began.elapsed().as_secs_f64());
+        if let Some(observer) = self.observer.get() {
+            observer(&table.name, began.elapsed());
+        }
         Ok(Ended::Flushed(flushed))
     }
 
@@ -271,6 +298,11 @@ impl Flusher {
         for record in &dead {
             self.recover_job(record).await;
         }
+        self.recover_tables().await;
+        self.runner.owner.probe(&self.stop).await;
+    }
+
+    async fn recover_tables(&self) {
         for table in self.runner.committer.catalog().tables.values() {
             if let Err(error) = self.recover_table(table).await {
                 tracing::warn!(table = %table.name, %error, "what an earlier flush left is not settled yet; the next flush will try");
@@ -325,8 +357,9 @@ impl Flusher {
                 () = self.stop.cancelled() => return,
             }
             self.learn(&mut started, &mut rests);
-            if self.scheduler_seen.lock().elapsed() >= self.config.scheduler_timeout {
-                self.flush_due(&mut started, &rests);
+            let low_disk = self.runner.hot.disk().is_low();
+            if low_disk || self.scheduler_seen.lock().elapsed() >= self.config.scheduler_timeout {
+                self.flush_due(&mut started, &rests, low_disk);
             }
         }
     }
@@ -345,12 +378,19 @@ impl Flusher {
         });
     }
 
-    fn flush_due(self: &Arc<Self>, started: &mut HashMap<TableId, String>, rests: &HashMap<TableId, (u32, Instant)>) {
+    /// On a low disk every table is due: a flush is what frees space.
+    fn flush_due(
+        self: &Arc<Self>,
+        started: &mut HashMap<TableId, String>,
+        rests: &HashMap<TableId, (u32, Instant)>,
+        low_disk: bool,
+    ) {
         let now = self.runner.clock.now_micros();
         for unflushed in self.runner.committer.unflushed() {
             let table = &unflushed.table;
             let rests = rests.get(&table.id).is_some_and(|(_, until)| *until > Instant::now());
-            if rests || !safety::is_due(&unflushed, &self.config, now) || self.jobs.is_active(&table.name) {
+            let is_due = low_disk || safety::urgency(&unflushed, &self.config, now) >= 1.0;
+            if rests || !is_due || self.jobs.is_active(&table.name) {
                 continue;
             }
             let id = Uuid::new_v4().to_string();

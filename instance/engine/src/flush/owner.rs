@@ -20,6 +20,8 @@ use crate::hot::Hot;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often an owner asks whether its store still answers.
+const PROBE_PERIOD: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone)]
 enum State {
@@ -89,6 +91,28 @@ impl Owner {
             }
         }
         self.state.store(Arc::new(state));
+    }
+
+    /// Asks the store now and then, so that its loss is known before a flush meets it.
+    pub async fn probe(&self, stop: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(PROBE_PERIOD) => {}
+                () = stop.cancelled() => return,
+            }
+            // The store itself remembers how it answered.
+            if let Err(error) = identity::read_identity(self.cold.store()).await {
+                tracing::debug!(%error, "the object store did not answer a probe");
+            }
+        }
+    }
+
+    /// Why the store can't be used now, as far as is known; none where it answers and the prefix is this process's.
+    pub fn store_trouble(&self) -> Option<String> {
+        match &**self.state.load() {
+            State::Claimed(_) => self.cold.store().trouble().map(|trouble| trouble.to_string()),
+            State::Unproven(reason) | State::Foreign(reason) | State::Empty(reason) => Some(reason.clone()),
+        }
     }
 
     /// Returns once the first try to claim has ended.

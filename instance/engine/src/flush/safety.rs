@@ -7,14 +7,19 @@ use crate::engine::Unflushed;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
-/// Whether the table is due: by the instance's limits or its own policy, whichever is tighter.
-pub fn is_due(unflushed: &Unflushed, config: &FlushConfig, now_micros: i64) -> bool {
+/// How far the table is on its way to a flush, by the instance's limits or its own policy, whichever is tighter: due from 1 on.
+pub fn urgency(unflushed: &Unflushed, config: &FlushConfig, now_micros: i64) -> f64 {
     let own = unflushed.table.flush_policy;
     let rows = own.rows.map_or(config.max_rows, |rows| rows.min(config.max_rows));
     let age = own.interval_seconds.map_or(config.max_age, |seconds| config.max_age.min(Duration::from_secs(seconds)));
+    if unflushed.rows == 0 {
+        return 0.0;
+    }
     let seconds = (now_micros - unflushed.oldest).max(0) / MICROS_PER_SECOND;
-    unflushed.rows > 0
-        && (unflushed.bytes >= config.max_bytes || unflushed.rows >= rows || seconds.unsigned_abs() >= age.as_secs())
+    let share = |of: u64, limit: u64| of as f64 / limit.max(1) as f64;
+    share(unflushed.bytes, config.max_bytes)
+        .max(share(unflushed.rows, rows))
+        .max(share(seconds.unsigned_abs(), age.as_secs()))
 }
 
 /// How long a table rests after so many failures in a row.
@@ -39,7 +44,7 @@ mod tests {
             let mut table = table(TableKind::Shared, &[SqlType::Int], &[0]);
             table.flush_policy = own;
             let unflushed = Unflushed { table: Arc::new(table), rows, bytes, oldest: -age * MICROS_PER_SECOND };
-            assert_eq!(is_due(&unflushed, &config, 0), due, "{unflushed:?}");
+            assert_eq!(urgency(&unflushed, &config, 0) >= 1.0, due, "{unflushed:?}");
         };
         let none = FlushPolicy::default();
         check(99, 999, 59, none, false);

@@ -69,6 +69,11 @@ impl Disk {
         )))
     }
 
+    /// Whether so little is left that rows should leave the disk before writes must be refused.
+    pub fn is_low(&self) -> bool {
+        self.free_now() < self.writes_need.saturating_mul(2)
+    }
+
     fn free_now(&self) -> u64 {
         // Whoever does not get the lock uses the measurement that is being replaced.
         if let Some(mut measured) = self.measured.try_lock()

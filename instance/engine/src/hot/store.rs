@@ -128,6 +128,8 @@ impl Hot {
         let path = folder(dir);
         std::fs::create_dir_all(&path).map_err(|error| refused(format!("failed to make the folder: {error}")))?;
         let cache = Cache::new_lru_cache(config.limits.block_cache_bytes);
+        // First, for it frees the reserve of a full disk, without which the recovery could not write.
+        let disk = Disk::watch(dir, config.limits.disk_reserve_bytes, config.limits.reserve_file_bytes)?;
         let db = open_database(&path, &config.limits, &cache).map_err(|error| refused(reason_of(&error)))?;
         let is_new = is_empty(&db)?;
         if !is_new {
@@ -137,7 +139,6 @@ impl Hot {
             volume::check_format(format.as_deref()).map_err(refused)?;
         }
         let db = with_all_families(db, &config.limits, &cache)?;
-        let disk = Disk::watch(dir, config.limits.disk_reserve_bytes, config.limits.reserve_file_bytes)?;
         Self::begin_life(db, disk, is_new, now_ms)
     }
 

@@ -62,11 +62,7 @@ impl Relations {
 
     /// Whether there is such a relation, of either sort.
     pub fn exists(&self, name: &TableName) -> bool {
-        match name.namespace.as_str() {
-            SYSTEM => system::NAMES.contains(&name.name.as_str()),
-            INFORMATION_SCHEMA => information::NAMES.contains(&name.name.as_str()),
-            _ => self.catalog.tables.contains_key(name),
-        }
+        is_view(name) || self.catalog.tables.contains_key(name)
     }
 
     /// Tables whose names the user may see. From DBA on that is all of them.
@@ -78,6 +74,15 @@ impl Relations {
     fn namespace_names(&self) -> Vec<String> {
         let own = [SYSTEM, INFORMATION_SCHEMA].map(str::to_owned);
         self.catalog.namespaces.keys().cloned().chain(own).collect()
+    }
+}
+
+/// Whether it is the name of a system or information table.
+pub fn is_view(name: &TableName) -> bool {
+    match name.namespace.as_str() {
+        SYSTEM => system::NAMES.contains(&name.name.as_str()),
+        INFORMATION_SCHEMA => information::NAMES.contains(&name.name.as_str()),
+        _ => false,
     }
 }
 
