@@ -1,6 +1,7 @@
 //! `cargo xtask test`: all checks and all tests, against a real cluster and a real S3 server.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -11,8 +12,8 @@ use crate::cluster::{self, Cluster};
 use crate::console;
 use crate::interruption;
 use crate::program::Program;
-use crate::tools::debian;
 use crate::tools::go::{GoTool, Tools};
+use crate::tools::{debian, python};
 use crate::workspace::{self, Warnings};
 
 /// What the test programs reported.
@@ -29,9 +30,10 @@ pub fn run(cache: &Cache) -> Result<()> {
     check_formatting()?;
     debian::ensure(debian::BUILD)?;
     debian::ensure(debian::CLUSTER)?;
+    let readers = python::ensure(cache, python::READERS)?;
     let tools = workspace::build_beside_tools(cache, Warnings::Denied)?;
     let cluster = Running::start(Cluster::new(cache, tools.clone()))?;
-    let result = test_on(cache, &tools, &cluster.cluster);
+    let result = test_on(cache, &tools, &readers, &cluster.cluster);
     drop(cluster);
     console::say(&format!("\nall steps took {}", console::duration(started.elapsed())));
     let summary = result?;
@@ -80,13 +82,13 @@ impl Drop for Running {
     }
 }
 
-fn test_on(cache: &Cache, tools: &Tools, cluster: &Cluster) -> Result<Summary> {
+fn test_on(cache: &Cache, tools: &Tools, readers: &Path, cluster: &Cluster) -> Result<Summary> {
     deploy(cache, tools, cluster)?;
     console::headline("tests");
-    run_tests(cache, tools, cluster)
+    run_tests(cache, tools, readers, cluster)
 }
 
-fn run_tests(cache: &Cache, tools: &Tools, cluster: &Cluster) -> Result<Summary> {
+fn run_tests(cache: &Cache, tools: &Tools, readers: &Path, cluster: &Cluster) -> Result<Summary> {
     let s3 = cluster.s3()?;
     let mut child = workspace::cargo(cache)
         .args(["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast"])
@@ -97,7 +99,8 @@ fn run_tests(cache: &Cache, tools: &Tools, cluster: &Cluster) -> Result<Summary>
         .env("KALAMDB_TEST_S3_ACCESS_KEY", &s3.access_key)
         .env("KALAMDB_TEST_S3_SECRET_KEY", &s3.secret_key)
         .env("KALAMDB_TEST_S3_BUCKET", &s3.bucket)
-        .env("KALAMDB_TEST_S3_ROOT", &s3.root)
+        .env("KALAMDB_TEST_PYTHON", "python3")
+        .env("PYTHONPATH", readers)
         .env("KALAMDB_TEST_VERSITYGW", tools.program(GoTool::Versitygw))
         .piped()?;
     let _remembered = interruption::Child::remember(child.id());

@@ -1,7 +1,8 @@
-//! What the commands need beyond Rust and Go: Debian's packages, and tools built from Go modules into the cache.
+//! What the commands need beyond Rust and Go: Debian's packages, and in the cache tools built from Go modules and Python packages.
 
 pub mod debian;
 pub mod go;
+pub mod python;
 
 use anyhow::Result;
 

@@ -4,6 +4,7 @@ mod authentication;
 mod crashes;
 mod errors;
 mod flushes;
+mod open_format;
 mod routes;
 mod server;
 mod statements;
