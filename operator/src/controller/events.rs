@@ -87,7 +87,8 @@ fn severity(condition: &Condition, before: Option<ConditionStatus>) -> Option<Ev
         (ConditionType::Progressing, False, _) if condition.reason == APPLY_REFUSED => Some(EventType::Warning),
         (ConditionType::Progressing, ..) => None,
         (ConditionType::Ready, True, _) => Some(EventType::Normal),
-        (ConditionType::Ready, False, Some(True)) => Some(EventType::Warning),
+        // A restart that somebody asked for is worth a line, and no warning.
+        (ConditionType::Ready, False, Some(True)) if !is_fault(&condition.reason) => Some(EventType::Normal),
         (ConditionType::Ready, False, _) => is_fault(&condition.reason).then_some(EventType::Warning),
         (ConditionType::StorageResized, False, _) if condition.reason == "Growing" => Some(EventType::Normal),
         (_, False, _) => Some(EventType::Warning),
