@@ -1,5 +1,6 @@
 //! The hot rows of a table as a stream of batches, read on threads that may block.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,23 +20,25 @@ pub struct HotRows {
     table: Arc<Table>,
     user: Option<UserId>,
     projection: Vec<usize>,
+    without: Arc<HashSet<Vec<u8>>>,
     schema: SchemaRef,
 }
 
 impl HotRows {
-    /// The columns of `projection`, which are places in the table's SQL schema.
+    /// The columns of `projection`, which are places in the table's SQL schema; rows of the stored keys `without` are left out.
     pub fn new(
         snapshot: HotSnapshot,
         table: Arc<Table>,
         user: Option<UserId>,
         projection: Vec<usize>,
+        without: Arc<HashSet<Vec<u8>>>,
     ) -> Result<Self, arrow_schema::ArrowError> {
         let schema = Arc::new(table.sql_schema().project(&projection)?);
-        Ok(Self { snapshot, table, user, projection, schema })
+        Ok(Self { snapshot, table, user, projection, without, schema })
     }
 
     fn scan(&self) -> HotScan {
-        self.snapshot.scan(&self.table, self.user.as_ref(), Some(&self.projection), false)
+        self.snapshot.scan(&self.table, self.user.as_ref(), Some(&self.projection), false).without(self.without.clone())
     }
 }
 

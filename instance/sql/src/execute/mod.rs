@@ -2,18 +2,21 @@
 
 mod change;
 mod define;
+mod expression;
 mod flush;
 mod insert;
 mod query;
+mod returning;
 mod show;
+mod upsert;
 mod users;
 mod write;
 
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
 use datafusion::sql::sqlparser::ast::{TableFactor, TableWithJoins, Visit, Visitor};
-use kalamdb_engine::Engine;
 use kalamdb_engine::schema::TableName;
+use kalamdb_engine::{Engine, Transaction};
 use serde_json::Value as Json;
 
 use crate::bind::literal::Parameters;
@@ -39,6 +42,8 @@ pub struct Scope<'a> {
     pub parameters: &'a Parameters,
     /// Who asks.
     pub identity: &'a Identity,
+    /// The transaction that it is part of; without one it commits by itself.
+    pub transaction: Option<&'a Transaction>,
 }
 
 /// What a statement answers.
@@ -77,7 +82,7 @@ pub struct ResultColumn {
 
 impl Outcome {
     /// DDL.
-    fn done(message: impl Into<String>) -> Self {
+    pub(crate) fn done(message: impl Into<String>) -> Self {
         Self::Done { row_count: 0, message: message.into() }
     }
 }
@@ -103,16 +108,17 @@ impl Statements {
         }
     }
 
-    /// One snapshot and one catalog for the whole statement. The catalog is taken first: a table that is dropped in between
+    /// One snapshot and one catalog for the whole statement, or for the whole transaction. The catalog is taken first: a table that is dropped in between
     /// reads as it was or as gone, and one that is made in between is not known yet.
     fn relations(&self, scope: &Scope<'_>) -> Relations {
-        let catalog = self.engine.catalog();
-        Relations {
-            catalog,
-            snapshot: self.engine.snapshot(),
-            identity: scope.identity.clone(),
-            engine: self.engine.clone(),
-        }
+        let (catalog, snapshot) = match scope.transaction {
+            Some(transaction) => (transaction.catalog().clone(), transaction.snapshot().clone()),
+            None => {
+                let catalog = self.engine.catalog();
+                (catalog, self.engine.snapshot())
+            }
+        };
+        Relations { catalog, snapshot, identity: scope.identity.clone(), engine: self.engine.clone() }
     }
 }
 
