@@ -308,8 +308,9 @@ impl Engine {
     /// Commits all writes or none. [`EngineError::Stale`] where anything that was read has changed: look up again and retry.
     pub async fn commit(&self, writes: Vec<RowWrite>) -> Result<Committed, EngineError> {
         self.check_owned()?;
-        for write in &writes {
-            self.inner.flusher.check_not_stopped(&write.table)?;
+        // Once for each run of one table's rows, of which a statement has many.
+        for rows in writes.chunk_by(|one, next| one.table.id == next.table.id) {
+            self.inner.flusher.check_not_stopped(&rows[0].table)?;
         }
         self.inner.hot.disk().check()?;
         let row_bytes = self.inner.config.limits.row_bytes;

@@ -50,6 +50,16 @@ pub struct Answer {
     pub body: Value,
 }
 
+impl Answer {
+    /// Asserts that it is a refusal with that status and code, by a message that holds that part. `sql` is what was asked.
+    #[track_caller]
+    pub fn assert_refused(&self, sql: &str, status: u16, code: &str, part: &str) {
+        let error = &self.body["error"];
+        assert_eq!((self.status.as_u16(), &error["code"]), (status, &json!(code)), "{sql}: {}", self.body);
+        assert!(error["message"].as_str().is_some_and(|text| text.contains(part)), "{sql}: {}", self.body);
+    }
+}
+
 impl Server {
     pub async fn start() -> Result<Self> {
         Self::start_in(Folder::new()?).await

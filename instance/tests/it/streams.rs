@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 
 use crate::server::Server;
@@ -54,14 +54,7 @@ async fn rows_are_written_read_and_described_like_others_but_never_flushed() -> 
         ("DROP SHARED TABLE cursors", "INVALID_VALUE", "stream table"),
     ];
     for (sql, code, part) in cases {
-        let answer = server.try_sql(sql).await?;
-        assert_eq!(
-            (answer.status.as_u16(), &answer.body["error"]["code"]),
-            (400, &json!(code)),
-            "{sql}: {}",
-            answer.body
-        );
-        assert!(answer.body["error"]["message"].as_str().context("message")?.contains(part), "{sql}: {}", answer.body);
+        server.try_sql(sql).await?.assert_refused(sql, 400, code, part);
     }
     assert_eq!(server.sql("STORAGE FLUSH ALL").await?["message"], "Nothing to flush");
     let options = server.rows("SELECT table_type, options FROM system.tables WHERE table_name = 'events'").await?;

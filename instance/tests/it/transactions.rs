@@ -77,14 +77,7 @@ async fn what_a_transaction_cannot_do_is_refused_and_writes_nothing() -> Result<
         ),
     ];
     for (sql, code, part) in cases {
-        let answer = server.try_sql(sql).await?;
-        assert_eq!(
-            (answer.status.as_u16(), &answer.body["error"]["code"]),
-            (400, &json!(code)),
-            "{sql}: {}",
-            answer.body
-        );
-        assert!(answer.body["error"]["message"].as_str().context("message")?.contains(part), "{sql}: {}", answer.body);
+        server.try_sql(sql).await?.assert_refused(sql, 400, code, part);
     }
     assert_eq!(server.rows("SELECT * FROM t").await?, json!([]));
     assert_eq!(server.rows("SELECT * FROM s").await?, json!([]));

@@ -95,18 +95,7 @@ async fn what_on_conflict_and_returning_cannot_do_is_refused() -> Result<()> {
         (", ('q', 1) ON CONFLICT DO NOTHING RETURNING _seq + 1", "INVALID_SQL", "_seq"),
     ];
     for (clause, code, part) in cases {
-        let answer = server.try_sql(&format!("{insert} {clause}")).await?;
-        assert_eq!(
-            (answer.status.as_u16(), &answer.body["error"]["code"]),
-            (400, &json!(code)),
-            "{clause}: {}",
-            answer.body
-        );
-        assert!(
-            answer.body["error"]["message"].as_str().context("message")?.contains(part),
-            "{clause}: {}",
-            answer.body
-        );
+        server.try_sql(&format!("{insert} {clause}")).await?.assert_refused(clause, 400, code, part);
     }
     assert_eq!(rows(&server).await?, before);
     Ok(())

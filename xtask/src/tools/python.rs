@@ -1,6 +1,6 @@
 //! Python packages: peers that are measured beside KalamDB, and engines that read its tables. Each set lies in a folder of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -34,18 +34,20 @@ pub fn ensure(cache: &Cache, packages: Packages) -> Result<PathBuf> {
     let folder = cache.tool(packages.name, packages.version);
     if !folder.exists() {
         console::step(&format!("install {} (Python)", packages.requirements.join(", ")), || {
-            install(&folder, packages)
+            install("python3".as_ref(), &folder, packages.requirements)
         })?;
     }
     Ok(folder)
 }
 
-/// Into a draft first, so that an install that broke off is not taken for a whole one.
-fn install(folder: &std::path::Path, packages: Packages) -> Result<()> {
+/// Installs by pip what the arguments name, into a folder of its own: into a draft first, so that an install that broke off is not
+/// taken for a whole one.
+pub fn install(python: &Path, folder: &Path, arguments: &[&str]) -> Result<()> {
     let draft = folder.with_extension("draft");
     let _ = std::fs::remove_dir_all(&draft);
     cache::create(&draft)?;
-    let pip = Program::new("python3").args(["-m", "pip", "install", "--quiet", "--target"]);
-    pip.arg(&draft).args(packages.requirements).output()?;
+    let pip = Program::new(python).args(["-m", "pip", "install", "--quiet", "--target"]);
+    pip.arg(&draft).args(arguments).output()?;
+    let _ = std::fs::remove_dir_all(folder);
     Ok(std::fs::rename(&draft, folder)?)
 }

@@ -4,17 +4,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
-use tokio::sync::oneshot;
 
 use crate::EngineError;
 use crate::commit::Shared;
+use crate::commit::background::{self, Background};
 use crate::commit::record::{CommitRecord, KeyRange};
-use crate::commit::writer::{Message, Request};
+use crate::commit::writer::Message;
 use crate::hot::key;
 use crate::hot::store::{Family, failed};
 use crate::hot::stream::{self, Buckets};
@@ -22,12 +20,6 @@ use crate::schema::{Table, TableId};
 
 /// How often the tables are looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
-
-/// The running thread.
-pub(super) struct Expiry {
-    stop: mpsc::Sender<()>,
-    thread: JoinHandle<()>,
-}
 
 /// Up to where each table was dropped already, so that nobody walks over what is gone.
 pub(super) type Dropped = HashMap<TableId, u64>;
@@ -43,28 +35,10 @@ pub(super) enum Found {
     Expired,
 }
 
-impl Expiry {
-    pub(super) fn start(queue: Sender<Message>, shared: Arc<Shared>) -> Result<Self, EngineError> {
-        let (stop, stopped) = mpsc::channel();
-        let run = move || {
-            let mut dropped = Dropped::new();
-            while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                drop_all(&queue, &shared, &mut dropped);
-            }
-        };
-        let thread = std::thread::Builder::new().name("stream-expiry".into()).spawn(run);
-        let thread = thread
-            .map_err(|error| EngineError::Unavailable(format!("failed to start the thread of expiry: {error}")))?;
-        Ok(Self { stop, thread })
-    }
-
-    /// Ends the thread.
-    pub(super) fn stop(self) {
-        drop(self.stop);
-        if self.thread.join().is_err() {
-            tracing::error!("the thread of expiry had panicked");
-        }
-    }
+/// Starts the thread.
+pub(super) fn start(queue: Sender<Message>, shared: Arc<Shared>) -> Result<Background, EngineError> {
+    let mut dropped = Dropped::new();
+    Background::start("stream-expiry", INTERVAL, move || drop_all(&queue, &shared, &mut dropped))
 }
 
 /// Drops what has expired of every stream table. Where nothing goes yet but may have expired, the time alone is stored: what a reader
@@ -114,12 +88,7 @@ pub(super) fn drop_expired(
 }
 
 fn submit(queue: &Sender<Message>, table: TableId, range: KeyRange) -> Result<(), EngineError> {
-    let (reply, answer) = oneshot::channel();
-    let record = CommitRecord::DropExpired { table, range };
-    let closed = || EngineError::Unavailable("the committer has ended".into());
-    let request = Request { record, bytes: 0, reply, permit: None };
-    queue.blocking_send(Message::Commit(request)).map_err(|_| closed())?;
-    answer.blocking_recv().map_err(|_| closed())?.map(drop)
+    background::submit(queue, CommitRecord::DropExpired { table, range })
 }
 
 /// The first bucket of the table that holds anything, from that one on.

@@ -7,9 +7,10 @@
 //! * [`clock`]: where `_seq` and `_updated` come from;
 //! * [`judge`]: whether what a write read still holds; pure;
 //! * `group`, `tiers`, `writer`: the thread;
-//! * `trim`, `expiry`: threads that let the oldest changes, and expired rows of stream tables, go;
+//! * `trim`, `expiry`: `background` threads that let the oldest changes, and expired rows of stream tables, go;
 //! * [`unflushed`], [`retention`], `rebuild`: what is known in memory of rows to flush and of the change log.
 
+mod background;
 pub mod clock;
 mod expiry;
 mod group;
@@ -40,11 +41,10 @@ use crate::hot::snapshot::FlushedKeys;
 use crate::hot::{Hot, HotSnapshot, RowKey};
 use crate::schema::{Table, TableId};
 
+use background::Background;
 use clock::{Clock, SeqClock};
-use expiry::Expiry;
 use record::{CommitRecord, RowRecord};
 use retention::ChangeLogs;
-use trim::Trimmer;
 use unflushed::Counters;
 use writer::{Message, Outcome, Request, Writer};
 
@@ -74,8 +74,7 @@ pub(crate) struct Shared {
 
 struct Threads {
     writer: Mutex<Option<JoinHandle<()>>>,
-    trimmer: Mutex<Option<Trimmer>>,
-    expiry: Mutex<Option<Expiry>>,
+    background: Mutex<Vec<Background>>,
 }
 
 /// A flush that the committer has begun.
@@ -107,16 +106,11 @@ impl Committer {
             waiting: Arc::new(Semaphore::new(waiting_units as usize)),
             waiting_units,
             shared,
-            threads: Arc::new(Threads {
-                writer: Mutex::new(Some(writer)),
-                trimmer: Mutex::new(None),
-                expiry: Mutex::new(None),
-            }),
+            threads: Arc::new(Threads { writer: Mutex::new(Some(writer)), background: Mutex::default() }),
         };
-        let trimmer = Trimmer::start(committer.queue.clone(), committer.shared.clone(), &config.limits)?;
-        *committer.threads.trimmer.lock() = Some(trimmer);
-        let expiry = Expiry::start(committer.queue.clone(), committer.shared.clone())?;
-        *committer.threads.expiry.lock() = Some(expiry);
+        let trimmer = trim::start(committer.queue.clone(), committer.shared.clone(), &config.limits)?;
+        let expiry = expiry::start(committer.queue.clone(), committer.shared.clone())?;
+        committer.threads.background.lock().extend([trimmer, expiry]);
         Ok(committer)
     }
 
@@ -214,15 +208,8 @@ impl Committer {
 
     /// Commits what waits, and ends the threads: first those that send commits of their own.
     pub async fn close(&self) {
-        let (trimmer, expiry) = (self.threads.trimmer.lock().take(), self.threads.expiry.lock().take());
-        let stopped = tokio::task::spawn_blocking(move || {
-            if let Some(trimmer) = trimmer {
-                trimmer.stop();
-            }
-            if let Some(expiry) = expiry {
-                expiry.stop();
-            }
-        });
+        let background = std::mem::take(&mut *self.threads.background.lock());
+        let stopped = tokio::task::spawn_blocking(move || background.into_iter().for_each(Background::stop));
         stopped.await.expect("joining threads does not panic");
         // Where the thread is gone already, there is nothing to stop.
         let _ = self.queue.send(Message::Stop).await;
