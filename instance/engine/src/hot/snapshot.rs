@@ -14,6 +14,7 @@ use crate::hot::row::{self, RowReader};
 use crate::hot::scan::HotScan;
 use crate::hot::store::{Family, failed, handle};
 use crate::hot::tier::{self, Mask, TableTier, TierRecord};
+use crate::hot::volume::{self, HighWater};
 use crate::schema::{Table, TableId, TableKind, UserId};
 use crate::seq::Seq;
 use crate::value::Row;
@@ -57,6 +58,13 @@ pub struct FlushedKeys {
 impl HotSnapshot {
     pub(crate) fn take(db: Arc<DB>) -> Self {
         Self { cell: Arc::new(OwnedSnapshot::new(db, |db| db.snapshot())) }
+    }
+
+    /// Every commit of the snapshot has a sequence up to it, and every later one a higher one.
+    pub fn last_seq(&self) -> Result<Seq, EngineError> {
+        let stored = self.get(Family::Meta, volume::HIGH_WATER_KEY)?;
+        let mark = stored.map(|bytes| volume::decode::<HighWater>(&bytes, "high-water mark")).transpose()?;
+        Ok(mark.unwrap_or_default().seq)
     }
 
     /// The table's tier record.

@@ -26,3 +26,9 @@ use crate::schema::{Table, UserId};
 pub fn provider(hot: HotSnapshot, cold: PinnedCold, table: Arc<Table>, user: Option<UserId>) -> Arc<dyn TableProvider> {
     Arc::new(table::KalamTable::new(hot, cold, table, user))
 }
+
+/// As [`provider`], with the rows of all users, and `_user_id` behind the other columns of per-user tables. For the engine itself:
+/// no statement reads through it.
+pub(crate) fn provider_of_all_users(hot: HotSnapshot, cold: PinnedCold, table: Arc<Table>) -> Arc<dyn TableProvider> {
+    Arc::new(table::KalamTable::of_all_users(hot, cold, table))
+}
