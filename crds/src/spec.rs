@@ -62,8 +62,8 @@ pub struct KalamDBSpec {
         .message("storage.size cannot shrink: a volume only grows; keep the old size, or create a new KalamDB of the smaller size and copy the data"),
     validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)")
         .message("storage.storageClassName cannot change: the volume that holds the data stays in its class; create a new KalamDB to use another class"),
-    validation = Rule::new("quantity(string(self.size)).compareTo(quantity('64Mi')) >= 0")
-        .message("storage.size must be at least 64Mi, and 10Gi is a good start")
+    validation = Rule::new("quantity(string(self.size)).compareTo(quantity('1Gi')) >= 0")
+        .message("storage.size must be at least 1Gi, and 10Gi is a good start: an instance keeps a quarter of a gigabyte free and refuses writes below that")
 )]
 pub struct StorageSpec {
     /// Size of the volume. It can grow later where the storage class allows it.
@@ -76,14 +76,21 @@ pub struct StorageSpec {
 }
 
 /// Processor and memory of the instance, as in any container.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)")
+        .message("resources.requests must not be above resources.limits: lower the request, or raise the limit of the same name")
+)]
 pub struct Resources {
     /// What the node sets aside: `cpu`, `memory`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    // The bound lets the API server estimate the cost of the rule above.
+    #[schemars(extend("maxProperties" = 8))]
     pub requests: BTreeMap<String, Quantity>,
     /// What the instance may use at most: `cpu`, `memory`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 8))]
     pub limits: BTreeMap<String, Quantity>,
 }
 
@@ -121,7 +128,9 @@ pub enum ObjectStoreType {
     validation = Rule::new("self.bucket == oldSelf.bucket")
         .message("objectStore.s3.bucket cannot change: flushed rows would be left behind; create a new KalamDB and copy the data"),
     validation = Rule::new("has(self.prefix) == has(oldSelf.prefix) && (!has(self.prefix) || self.prefix == oldSelf.prefix)")
-        .message("objectStore.s3.prefix cannot change: flushed rows would be left behind; create a new KalamDB and copy the data")
+        .message("objectStore.s3.prefix cannot change: flushed rows would be left behind; create a new KalamDB and copy the data"),
+    validation = Rule::new("!has(self.endpoint) || has(self.credentialsSecretRef)")
+        .message("objectStore.s3.credentialsSecretRef must be given with an endpoint: name a Secret with the keys accessKeyId and secretAccessKey; only Amazon S3 knows a pod by its own identity")
 )]
 pub struct S3Spec {
     /// The bucket's name. The bucket must exist.
@@ -147,7 +156,7 @@ pub struct S3Spec {
     #[schemars(length(min = 1, max = 64))]
     pub region: String,
     /// A Secret in the same Kubernetes namespace with the keys `accessKeyId` and `secretAccessKey`.
-    /// Default: the pod's own identity.
+    /// Required with an `endpoint`. Default for Amazon S3: the pod's own identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<SecretRef>,
 }

@@ -99,6 +99,8 @@ pub enum ConditionType {
     ObjectStoreReachable,
     /// The volume has the size that the spec asks for.
     StorageResized,
+    /// The volume has room for writes.
+    DiskAvailable,
     /// A condition of another version of the operator. It must not make the whole resource unreadable to this one.
     #[serde(other)]
     Other,

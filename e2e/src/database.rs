@@ -44,17 +44,34 @@ impl Database {
         self.wait_for_condition("Ready", "True", tell).map(drop)
     }
 
+    /// Waits until the database is ready in its newest form, and that form is of `image`: a database of an earlier
+    /// operator is ready before it is restarted.
+    pub fn wait_until_it_runs(&self, image: &str, tell: impl FnMut(&str)) -> Result<()> {
+        self.wait_telling(&format!("{} to run {image}", self.name), tell, |object| {
+            let has = |kind, status: &str| condition(object, kind).filter(|condition| condition["status"] == status);
+            let seen = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+            let newest = seen && object["status"]["image"] == image;
+            (newest && has("Progressing", "False").is_some() && has("Ready", "True").is_some()).then_some(())
+        })
+    }
+
     /// Waits until a condition has that status, and returns the condition.
-    pub fn wait_for_condition(&self, kind: &str, status: &str, mut tell: impl FnMut(&str)) -> Result<Json> {
+    pub fn wait_for_condition(&self, kind: &str, status: &str, tell: impl FnMut(&str)) -> Result<Json> {
+        self.wait_telling(&format!("condition {kind} of {} to be {status}", self.name), tell, |object| {
+            condition(object, kind).filter(|condition| condition["status"] == status).cloned()
+        })
+    }
+
+    /// Waits until `find` finds something in the `KalamDB`; `tell` hears each state that it passes through.
+    fn wait_telling<T>(&self, what: &str, mut tell: impl FnMut(&str), find: impl Fn(&Json) -> Option<T>) -> Result<T> {
         let mut told = String::new();
-        self.wait_for(&format!("condition {kind} of {} to be {status}", self.name), |object| {
+        self.wait_for(what, |object| {
             let state = summary(object);
             if state != told {
                 tell(&state);
                 told.clone_from(&state);
             }
-            let found = condition(object, kind).filter(|condition| condition["status"] == status);
-            Ok(found.map_or(Seen::Waiting(state), |condition| Seen::Ready(condition.clone())))
+            Ok(find(object).map_or(Seen::Waiting(state), Seen::Ready))
         })
     }
 

@@ -10,5 +10,6 @@ pub mod flights;
 pub mod forward;
 pub mod kubectl;
 pub mod metrics;
+pub mod operator;
 pub mod sql;
 pub mod wait;

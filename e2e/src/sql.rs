@@ -54,11 +54,6 @@ impl Client {
         Ok(Self { agent, base: base.to_owned(), token: token.to_owned() })
     }
 
-    /// The same user at another address: what a port-forward's end makes necessary.
-    pub fn at(&self, base: &str) -> Self {
-        Self { base: base.to_owned(), ..self.clone() }
-    }
-
     /// Runs one statement or several; the answers come in their order.
     ///
     /// A refusal can be found in the error by `downcast_ref::<Refusal>()`.

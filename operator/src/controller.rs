@@ -37,7 +37,7 @@ use crate::telemetry::{RECONCILE_DURATION, serve};
 use events::Events;
 use report::Reported;
 use rollouts::Rollouts;
-use status::{Outcome, State};
+use status::{Outcome, Refusal, State};
 
 /// No request to the API server may keep a reconcile longer than this.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -47,6 +47,9 @@ const RECHECK_READY: Duration = Duration::from_secs(120);
 
 /// A database that is not ready is looked at this often: its own account of why changes without any watch telling.
 const RECHECK_UNREADY: Duration = Duration::from_secs(4);
+
+/// A spec that the API server refuses is tried this often, since what refuses it, such as a quota, may change unseen.
+const RECHECK_REFUSED: Duration = Duration::from_secs(30);
 
 /// After a failed reconcile.
 const RETRY: Duration = Duration::from_secs(10);
@@ -183,13 +186,24 @@ async fn reconcile(kalamdb: &KalamDB, context: &Context) -> Result<Action, Error
     }
     let found = fetch::fetch(kalamdb, context).await?;
     let outcome = match Database::resolve(kalamdb, &found.references, &context.defaults) {
-        Ok(database) => Outcome::Applied(Box::new(apply::apply(database, found, context).await?)),
-        Err(invalid) => Outcome::Refused { invalid, found: Box::new(found) },
+        Ok(database) => match apply::apply(database, &found, context).await {
+            Ok(applied) => Outcome::Applied(Box::new(applied)),
+            Err(error) => Outcome::Refused { refusal: Refusal::of(error)?, found: Box::new(found) },
+        },
+        Err(invalid) => Outcome::Refused { refusal: Refusal::Invalid(invalid), found: Box::new(found) },
     };
     let observed = observe::observe(kalamdb, &outcome, context).await?;
     let state = State { outcome, observed };
     report::report(kalamdb, &state, context).await?;
-    Ok(Action::requeue(if state.is_settled() { RECHECK_READY } else { RECHECK_UNREADY }))
+    Ok(Action::requeue(recheck_after(&state)))
+}
+
+fn recheck_after(state: &State) -> Duration {
+    match &state.outcome {
+        Outcome::Refused { refusal: Refusal::ByServer { .. }, .. } => RECHECK_REFUSED,
+        _ if state.is_settled() && !state.misses_its_store() => RECHECK_READY,
+        _ => RECHECK_UNREADY,
+    }
 }
 
 fn on_error(kalamdb: &KalamDB, error: &Error) -> Action {

@@ -16,6 +16,7 @@ use metrics::counter;
 use tokio::sync::mpsc;
 
 use crate::health::Health;
+use crate::message::says_the_same;
 use crate::schedule::{count_flush, log_flush};
 use crate::telemetry::SCRAPE_FAILURES;
 
@@ -80,6 +81,15 @@ impl Fleet {
         });
         member.target = target;
         member.ready = ready;
+    }
+
+    /// Writes down that an instance answers elsewhere now, or nowhere, while a spec that is refused tells nothing new of it.
+    /// Its token must not go to whatever has got its old address.
+    pub fn moved(&self, uid: &str, address: Option<&str>) {
+        let mut members = self.members();
+        let Some(member) = members.get_mut(&TargetId(uid.to_owned())) else { return };
+        member.target = member.target.take().zip(address).map(|(target, url)| Target { url: url.to_owned(), ..target });
+        member.ready &= member.target.is_some();
     }
 
     /// Only the databases for which `exists` is true are there any more.
@@ -175,7 +185,11 @@ impl Observer for Fleet {
         let mut members = self.members();
         let Some(member) = members.get_mut(&job.target) else { return };
         log_flush(&member.database.name, job, outcome, took);
-        member.flush.last_result = Some(describe(job, outcome));
+        let result = describe(job, outcome);
+        // The ids in a store's errors differ each time: a result that says the same as the one before is no news.
+        if !member.flush.last_result.as_deref().is_some_and(|known| says_the_same(known, &result)) {
+            member.flush.last_result = Some(result);
+        }
         let ended = FlushEnded {
             database: member.database.clone(),
             uid: job.target.0.clone(),

@@ -4,6 +4,7 @@ mod commands;
 mod controller;
 mod fleet;
 mod health;
+mod message;
 mod schedule;
 mod telemetry;
 

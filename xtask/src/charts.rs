@@ -2,21 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
+pub use kalamdb_e2e::operator::{NAMESPACE as OPERATOR_NAMESPACE, RELEASE};
 use serde_json::{Value as Json, json};
 
 use crate::cache::{self, Cache};
 use crate::cluster::{self, Cluster};
 use crate::console;
-use crate::images::{self, Archive};
+use crate::images::{self, Products};
 use crate::program::Program;
 use crate::tools::go::{GoTool, Tools};
 use crate::workspace;
 
-/// The release, and the Kubernetes namespace of the operator.
-pub const RELEASE: &str = "kalamdb-operator";
-/// Where the operator is installed.
-pub const OPERATOR_NAMESPACE: &str = "kalamdb-system";
+/// The definition that the chart brings along.
+const DEFINITION: &str = "kalamdbs.kalamdb.io";
 const CHARTS: [&str; 2] = ["kalamdb-crds", "kalamdb-operator"];
 
 /// The charts as they are in the checkout, copied to where `helm dependency build` may write.
@@ -30,12 +29,33 @@ pub struct Charts {
 /// Builds the images from the programs that are there and installs the operator into the local cluster.
 pub fn deploy(cache: &Cache, tools: &Tools, cluster: &Cluster) -> Result<()> {
     let images = images::build_products(cache)?;
-    console::step("load the images", || images::load(cluster, &images))?;
+    console::step("load the images", || images::load(cluster, &images.all()))?;
     let charts = Charts::stage(cache, tools)?;
-    console::step("check the charts", || charts.check(|| cluster.kubectl()))?;
     let kubeconfig = cluster.kubeconfig();
     let target = Target { kubeconfig: Some(&kubeconfig), context: cluster::CONTEXT, registry: None, images: &images };
     console::step("install the operator", || charts.install(&target))
+}
+
+/// Lints and renders the charts, and sees that the definition outlives the operator's release.
+pub fn test(cache: &Cache, tools: &Tools, cluster: &Cluster) -> Result<()> {
+    let charts = Charts::stage(cache, tools)?;
+    console::step("check the charts", || charts.check(|| cluster.kubectl()))?;
+    console::step("uninstall the operator: the definition stays", || {
+        uninstall(tools, cluster::CONTEXT, Some(&cluster.kubeconfig()))?;
+        let kept = cluster.kubectl().args(["get", "crd", DEFINITION]).output();
+        kept.map(drop).context("the definition went with the release, and with it every KalamDB")
+    })
+}
+
+/// Removes the operator's release.
+pub fn uninstall(tools: &Tools, context: &str, kubeconfig: Option<&Path>) -> Result<()> {
+    let mut program = Program::new(tools.program(GoTool::Helm))
+        .args(["uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--ignore-not-found", "--wait"])
+        .args(["--kube-context", context]);
+    if let Some(kubeconfig) = kubeconfig {
+        program = program.env("KUBECONFIG", kubeconfig);
+    }
+    program.output().map(drop)
 }
 
 impl Charts {
@@ -65,27 +85,45 @@ impl Charts {
                 .output()
                 .with_context(|| format!("the chart {chart} renders something that the API server would refuse"))?;
         }
+        self.check_values()
+    }
+
+    /// What the values' schema refuses, and what a value changes.
+    fn check_values(&self) -> Result<()> {
+        for (setting, name) in BAD_VALUES {
+            let Err(refusal) = self.render(setting) else { bail!("the chart takes {setting}") };
+            ensure!(
+                format!("{refusal:#}").contains(name),
+                "the refusal of {setting} does not name {name}: {refusal:#}"
+            );
+        }
+        let definition = |manifests: &str| manifests.contains("kind: CustomResourceDefinition");
+        let whole = self.render("crds.enabled=true")?;
+        ensure!(definition(&whole), "crds.enabled=true renders no definition");
+        ensure!(whole.contains("helm.sh/resource-policy: keep"), "the definition would go with its release");
+        ensure!(!definition(&self.render("crds.enabled=false")?), "crds.enabled=false renders the definition");
+        let set = self.render("flush.interval=1h30m,flush.maxFleet=7,instanceImage=here/instance:9")?;
+        for value in ["value: \"1h30m\"", "value: \"7\"", "value: \"here/instance:9\""] {
+            ensure!(set.contains(value), "no {value} in what the chart renders");
+        }
         Ok(())
     }
 
-    /// Installs the operator, or upgrades it; the images' fingerprints make a changed image restart it.
+    fn render(&self, setting: &str) -> Result<String> {
+        self.helm().args(["template", "check"]).arg(self.chart(RELEASE)).args(["--set", setting]).output()
+    }
+
+    /// Installs the operator, or upgrades it; the tags name what the images were made from, so a changed one restarts it.
     pub fn install(&self, target: &Target<'_>) -> Result<()> {
-        let images: Vec<String> = target.images.iter().map(Archive::fingerprint).collect();
         let mut program = self
             .helm()
             .args(["upgrade", "--install", RELEASE])
             .arg(self.chart("kalamdb-operator"))
             .args(["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout", "180s"])
             .args(["--kube-context", target.context])
-            .arg(format!("--set-string=podAnnotations.kalamdb\\.io/images={}", images.join("_")));
+            .args(image_settings(target.images, target.registry));
         if let Some(kubeconfig) = target.kubeconfig {
             program = program.env("KUBECONFIG", kubeconfig);
-        }
-        if let Some(registry) = target.registry {
-            let version = workspace::VERSION;
-            program = program
-                .arg(format!("--set=image.repository={registry}/kalamdb-operator"))
-                .arg(format!("--set=instanceImage={registry}/kalamdb-instance:{version}"));
         }
         program.output().map(drop)
     }
@@ -109,8 +147,30 @@ pub struct Target<'a> {
     /// The registry that holds the images; none where the nodes have them.
     pub registry: Option<&'a str>,
     /// The images.
-    pub images: &'a [Archive],
+    pub images: &'a Products,
 }
+
+/// What Helm is told of the images: their names in `registry`, or as the nodes of the cluster have them.
+pub fn image_settings(images: &Products, registry: Option<&str>) -> [String; 3] {
+    let place = registry.map_or_else(String::new, |registry| format!("{registry}/"));
+    [
+        format!("--set-string=image.repository={place}{RELEASE}"),
+        format!("--set-string=image.tag={}", images.operator.tag()),
+        format!("--set-string=instanceImage={place}{}", images.instance.name()),
+    ]
+}
+
+/// Settings that the values' schema refuses, and the name by which the refusal tells what is wrong.
+const BAD_VALUES: [(&str, &str); 8] = [
+    ("flush.interval=0s", "interval"),
+    ("flush.interval=5", "interval"),
+    ("flush.maxFleet=0", "maxFleet"),
+    ("flush.diskFullPercent=101", "diskFullPercent"),
+    ("image.pullPolicy=Sometimes", "pullPolicy"),
+    ("image.repository=", "repository"),
+    ("concurrency=many", "concurrency"),
+    ("flushh.interval=5s", "flushh"),
+];
 
 /// One JSON schema for each kind that the API server knows, and one file of definitions to which they refer.
 fn write_schemas(folder: &Path, openapi: &str) -> Result<()> {

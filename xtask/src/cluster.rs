@@ -102,8 +102,20 @@ impl Cluster {
         console::step("wait for the node and cluster DNS", || addons::install(self))
     }
 
+    /// Whether there is anything of it. What runs has its sockets, should somebody have removed the cache.
+    pub fn exists(&self) -> bool {
+        self.state.exists() || Path::new(RUN).exists()
+    }
+
     /// Removes everything: processes, containers, mounts, network, data.
     pub fn down(&self) -> Result<()> {
+        if !self.exists() {
+            console::say("there is no local cluster to remove");
+            return Ok(());
+        }
+        if !debian::is_root() {
+            bail!("failed to remove the local cluster: root started it; run the command with sudo -E");
+        }
         let _lock = self.lock()?;
         console::step("remove the local cluster", || {
             interruption::shielded(|| self.remove());
@@ -113,6 +125,10 @@ impl Cluster {
 
     /// Prints which pieces run and how to reach the cluster.
     pub fn status(&self) {
+        if !self.exists() {
+            console::say("there is no local cluster; `cargo xtask cluster up` makes one");
+            return;
+        }
         for piece in PIECES.iter().map(|piece| piece.name).chain([pieces::S3]) {
             let pid =
                 self.processes.pid(piece).map_or_else(|| "stopped".to_owned(), |pid| format!("running, pid {pid}"));

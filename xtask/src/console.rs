@@ -1,7 +1,7 @@
 //! What a person sees while a command runs: steps, how long each took, a spinner where the output is a terminal.
 //!
-//! On a terminal the running steps share one line that moves; elsewhere each step is a plain line when it starts and
-//! another when it ends, so that a log reads from top to bottom.
+//! On a terminal the running steps share one line that moves; elsewhere each step is a plain line when it starts, one
+//! every half a minute while it runs, and another when it ends, so that a log reads from top to bottom.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -10,10 +10,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+/// How far a step has come, for people; `None` where there is nothing to tell yet.
+type Progress = Box<dyn Fn() -> Option<String> + Send>;
+
+/// A step that runs.
+struct Running {
+    name: String,
+    started: Instant,
+    progress: Progress,
+}
+
 /// The steps that run now, by their order of start.
 #[derive(Default)]
 struct Board {
-    running: BTreeMap<u64, (String, Instant)>,
+    running: BTreeMap<u64, Running>,
     next: u64,
     frame: usize,
 }
@@ -21,6 +31,10 @@ struct Board {
 static BOARD: LazyLock<Mutex<Board>> = LazyLock::new(Mutex::default);
 static TICKER: Once = Once::new();
 const FRAMES: [&str; 4] = ["|", "/", "-", "\\"];
+/// How often the spinner moves on a terminal.
+const FRAME_TIME: Duration = Duration::from_millis(200);
+/// How often a step that runs is told of elsewhere: a log that stands still for longer looks like a program that hangs.
+const LINE_TIME: Duration = Duration::from_secs(30);
 
 fn board() -> MutexGuard<'static, Board> {
     BOARD.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -32,8 +46,13 @@ fn is_terminal() -> bool {
 
 /// Runs `work` as a step: tells its name, its end and the time it took.
 pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    step_with_progress(name, Box::new(|| None), work)
+}
+
+/// The same, where `progress` says how far it has come. It is asked from time to time, on another thread.
+pub fn step_with_progress<T>(name: &str, progress: Progress, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let started = Instant::now();
-    let id = begin(name, started);
+    let id = begin(Running { name: name.to_owned(), started, progress });
     let result = work();
     let mark = if result.is_ok() { "done" } else { "FAILED" };
     end(id, &format!("{mark:>6}  {name}  ({})", duration(started.elapsed())));
@@ -70,17 +89,16 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
-fn begin(name: &str, started: Instant) -> u64 {
+fn begin(step: Running) -> u64 {
     TICKER.call_once(start_ticker);
     let mut board = board();
     let id = board.next;
     board.next += 1;
-    board.running.insert(id, (name.to_owned(), started));
-    if is_terminal() {
-        draw(&board);
-    } else {
-        print_line(&format!("   ...  {name}"));
+    if !is_terminal() {
+        print_line(&format!("   ...  {}", step.name));
     }
+    board.running.insert(id, step);
+    draw(&board);
     id
 }
 
@@ -93,17 +111,28 @@ fn end(id: u64, line: &str) {
 }
 
 fn start_ticker() {
-    if !is_terminal() {
-        return;
-    }
     std::thread::spawn(|| {
         loop {
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(if is_terminal() { FRAME_TIME } else { LINE_TIME });
             let mut board = board();
             board.frame += 1;
-            draw(&board);
+            if is_terminal() {
+                draw(&board);
+            } else {
+                board.running.values().filter(|step| step.started.elapsed() >= LINE_TIME).for_each(tell_step);
+            }
         }
     });
+}
+
+fn tell_step(step: &Running) {
+    print_line(&format!("   ...  {}", account(step)));
+}
+
+/// `build the workspace 2 min 30 s, 120 of about 560 crates`.
+fn account(step: &Running) -> String {
+    let progress = (step.progress)().map_or_else(String::new, |progress| format!(", {progress}"));
+    format!("{} {}{progress}", step.name, duration(step.started.elapsed()))
 }
 
 /// A reader that went away is no reason to stop: the work goes on.
@@ -122,9 +151,25 @@ fn draw(board: &Board) {
         return;
     }
     let frame = FRAMES[board.frame % FRAMES.len()];
-    let steps: Vec<String> =
-        board.running.values().map(|(name, started)| format!("{name} {}", duration(started.elapsed()))).collect();
+    let steps: Vec<String> = board.running.values().map(account).collect();
     let line: String = steps.join("  |  ").chars().take(100).collect();
     let _ = write!(std::io::stdout(), "\r\x1b[2K    {frame}   {line}");
     let _ = std::io::stdout().flush();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_tells_how_far_it_has_come() {
+        let mut step = Running {
+            name: "build".to_owned(),
+            started: Instant::now() - Duration::from_secs(150),
+            progress: Box::new(|| Some("120 of about 560 crates".to_owned())),
+        };
+        assert_eq!(account(&step), "build 2 min 30 s, 120 of about 560 crates");
+        step.progress = Box::new(|| None);
+        assert_eq!(account(&step), "build 2 min 30 s");
+    }
 }

@@ -17,8 +17,10 @@ use clap::Args;
 use crate::cache::Cache;
 use crate::cluster;
 use crate::console;
-use crate::demo::embedded::Embedded;
+use crate::demo::embedded::{Embedded, Place};
 use crate::demo::kubernetes::Kubernetes;
+use crate::demo::stage::Stage;
+use crate::interruption;
 
 /// What the demo is asked for.
 #[derive(Debug, Args)]
@@ -57,20 +59,38 @@ pub fn run(cache: &Cache, options: &Options) -> Result<()> {
 fn play(cache: &Cache, options: &Options) -> Result<()> {
     let flights = rows::load(cache, options.full)?;
     if options.embedded || cannot_run_a_cluster(options) {
-        return story::tell(&mut Embedded::start(cache)?, &flights);
+        let mut stage = Embedded::start(cache, &Place::of_the_demo(cache))?;
+        story::tell(&mut stage, &flights)?;
+        return tell_next(&stage);
     }
     let mut stage = match &options.context {
         Some(context) => Kubernetes::existing(cache, context, options.registry.as_deref())?,
         None => Kubernetes::local(cache)?,
     };
-    story::tell(&mut stage, &flights)
+    story::tell(&mut stage, &flights)?;
+    tell_next(&stage)
+}
+
+fn tell_next(stage: &dyn Stage) -> Result<()> {
+    console::headline("To try next");
+    console::say(&stage.next_commands()?);
+    Ok(())
+}
+
+/// The embedded demo as a test: on its own folder, and removed at its end.
+pub fn check_embedded(cache: &Cache) -> Result<()> {
+    let place = Place::of_a_test(cache);
+    let flights = rows::load(cache, false)?;
+    let told = Embedded::start(cache, &place).and_then(|mut stage| story::tell(&mut stage, &flights));
+    // A story that goes wrong has shown the ends of all logs; nothing of it goes on running.
+    interruption::shielded(|| place.remove()).and(told)
 }
 
 fn down(cache: &Cache, options: &Options) -> Result<()> {
     if let Some(context) = &options.context {
         return kubernetes::remove_from(cache, context);
     }
-    embedded::remove(cache)?;
+    Place::of_the_demo(cache).remove()?;
     if options.embedded { Ok(()) } else { kubernetes::remove_local(cache) }
 }
 

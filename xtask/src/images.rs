@@ -32,9 +32,6 @@ pub enum Product {
 }
 
 impl Product {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Instance, Self::Operator];
-
     /// The name of the program, which is the image's name too.
     pub fn program(self) -> &'static str {
         match self {
@@ -43,9 +40,8 @@ impl Product {
         }
     }
 
-    /// The image with its tag.
-    pub fn image(self) -> String {
-        format!("{}:{}", self.program(), workspace::VERSION)
+    fn reference(self, fingerprint: &str) -> String {
+        format!("docker.io/library/{}:{}-{fingerprint}", self.program(), workspace::VERSION)
     }
 
     fn containerfile(self) -> PathBuf {
@@ -54,6 +50,22 @@ impl Product {
             Self::Operator => "operator",
         };
         workspace::root().join(folder).join("Containerfile")
+    }
+}
+
+/// Both products' images.
+#[derive(Debug, Clone)]
+pub struct Products {
+    /// The database.
+    pub instance: Archive,
+    /// The operator.
+    pub operator: Archive,
+}
+
+impl Products {
+    /// Both.
+    pub fn all(&self) -> [Archive; 2] {
+        [self.instance.clone(), self.operator.clone()]
     }
 }
 
@@ -68,24 +80,34 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// What it was made from: changes with the program and the Containerfile.
-    pub fn fingerprint(&self) -> String {
-        self.fingerprint.clone()
+    /// The image's name with its tag, without the registry.
+    pub fn name(&self) -> &str {
+        self.reference.rsplit('/').next().unwrap_or(&self.reference)
+    }
+
+    /// The tag alone.
+    pub fn tag(&self) -> &str {
+        self.reference.rsplit(':').next().unwrap_or_default()
     }
 }
 
 /// Builds both products' images from the programs that are there.
-pub fn build_products(cache: &Cache) -> Result<Vec<Archive>> {
-    Product::ALL
-        .into_iter()
-        .map(|product| {
-            console::step(&format!("build the image {}", product.image()), || {
-                let reference = format!("docker.io/library/{}", product.image());
-                let program = workspace::binary(cache, product.program());
-                build(&cache.images(), product.program(), &reference, &program, &product.containerfile())
-            })
-        })
-        .collect()
+pub fn build_products(cache: &Cache) -> Result<Products> {
+    Ok(Products {
+        instance: build_product(cache, Product::Instance)?,
+        operator: build_product(cache, Product::Operator)?,
+    })
+}
+
+/// The fingerprint is part of the tag: a pod whose image was built anew is another pod, and restarts.
+fn build_product(cache: &Cache, product: Product) -> Result<Archive> {
+    console::step(&format!("build the image {}", product.program()), || {
+        let program = workspace::binary(cache, product.program());
+        let build = Build { folder: &cache.images(), name: product.program(), program: &program };
+        let containerfile = product.containerfile();
+        let fingerprint = build.fingerprint(&containerfile)?;
+        build.run(&product.reference(&fingerprint), fingerprint, &containerfile)
+    })
 }
 
 /// Imports images into the local cluster, unless it has the very same.
@@ -117,13 +139,15 @@ fn build_tool(tools: &Tools, tool: GoTool, reference: &str) -> Result<Archive> {
     let folder = tools.folder(tool).with_extension("image");
     let containerfile = folder.join("Containerfile");
     cache::write(&containerfile, "FROM scratch\nCOPY root/ /\nENTRYPOINT [\"/program\"]\n")?;
-    build(&folder, tool.name(), reference, &tools.program(tool), &containerfile)
+    let program = tools.program(tool);
+    let build = Build { folder: &folder, name: tool.name(), program: &program };
+    build.run(reference, build.fingerprint(&containerfile)?, &containerfile)
 }
 
 /// Pushes the archives to a registry of the user's.
 pub fn push(archives: &[Archive], registry: &str) -> Result<()> {
     for archive in archives {
-        let name = archive.reference.rsplit('/').next().unwrap_or(&archive.reference);
+        let name = archive.name();
         console::step(&format!("push {registry}/{name}"), || {
             buildah().arg("push").arg(&archive.reference).arg(format!("docker://{registry}/{name}")).output()
         })?;
@@ -131,30 +155,49 @@ pub fn push(archives: &[Archive], registry: &str) -> Result<()> {
     Ok(())
 }
 
-fn build(folder: &Path, name: &str, reference: &str, program: &Path, containerfile: &Path) -> Result<Archive> {
-    if !program.exists() {
-        bail!("{} is missing: `cargo xtask build` makes it", program.display());
+/// An image that is to be built.
+struct Build<'a> {
+    /// Where its archive lies.
+    folder: &'a Path,
+    /// The archive's name.
+    name: &'a str,
+    /// The program that it holds.
+    program: &'a Path,
+}
+
+impl Build<'_> {
+    /// What it is made from: changes with the program and the Containerfile.
+    fn fingerprint(&self, containerfile: &Path) -> Result<String> {
+        if !self.program.exists() {
+            bail!("{} is missing: `cargo xtask build` makes it", self.program.display());
+        }
+        let sums = Program::new("sha256sum").arg(self.program).arg(containerfile).output()?;
+        let digests: Vec<&str> = sums.lines().filter_map(|line| line.get(..12)).collect();
+        Ok(digests.join("-"))
     }
-    let fingerprint = fingerprint(program, containerfile)?;
-    let path = folder.join(format!("{name}-{fingerprint}.tar"));
-    let archive = Archive { reference: reference.to_owned(), path: path.clone(), fingerprint };
-    if path.exists() {
-        return Ok(archive);
+
+    fn run(&self, reference: &str, fingerprint: String, containerfile: &Path) -> Result<Archive> {
+        let Self { folder, name, program } = self;
+        let path = folder.join(format!("{name}-{fingerprint}.tar"));
+        let archive = Archive { reference: reference.to_owned(), path: path.clone(), fingerprint };
+        if path.exists() {
+            return Ok(archive);
+        }
+        let context = folder.join(format!("{name}-context"));
+        lay_out(&context, program)?;
+        remove_older(folder, name)?;
+        buildah()
+            .args(["bud", "--isolation", "chroot", "--layers=false", "--tag", reference, "--file"])
+            .arg(containerfile)
+            .arg(&context)
+            .output()?;
+        let draft = folder.join(format!("{name}.draft"));
+        let _ = std::fs::remove_file(&draft);
+        buildah().args(["push", reference]).arg(format!("oci-archive:{}:{reference}", draft.display())).output()?;
+        std::fs::rename(&draft, &path).with_context(|| format!("failed to put {} in place", path.display()))?;
+        std::fs::remove_dir_all(&context).with_context(|| format!("failed to remove {}", context.display()))?;
+        Ok(archive)
     }
-    let context = folder.join(format!("{name}-context"));
-    lay_out(&context, program)?;
-    remove_older(folder, name)?;
-    buildah()
-        .args(["bud", "--isolation", "chroot", "--layers=false", "--tag", reference, "--file"])
-        .arg(containerfile)
-        .arg(&context)
-        .output()?;
-    let draft = folder.join(format!("{name}.draft"));
-    let _ = std::fs::remove_file(&draft);
-    buildah().args(["push", reference]).arg(format!("oci-archive:{}:{reference}", draft.display())).output()?;
-    std::fs::rename(&draft, &path).with_context(|| format!("failed to put {} in place", path.display()))?;
-    std::fs::remove_dir_all(&context).with_context(|| format!("failed to remove {}", context.display()))?;
-    Ok(archive)
 }
 
 /// The folder that becomes the image's root: program, libraries, certificates, and a writable `/tmp`.
@@ -187,18 +230,17 @@ fn libraries(program: &Path) -> Result<Vec<String>> {
     Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect())
 }
 
-fn fingerprint(program: &Path, containerfile: &Path) -> Result<String> {
-    let sums = Program::new("sha256sum").arg(program).arg(containerfile).output()?;
-    let digests: Vec<&str> = sums.lines().filter_map(|line| line.get(..12)).collect();
-    Ok(digests.join("-"))
-}
-
+/// Archives of earlier builds, and what buildah keeps of them.
 fn remove_older(folder: &Path, name: &str) -> Result<()> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))?;
     for file in entries.flatten().map(|entry| entry.path()) {
         let stem = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if stem.starts_with(&format!("{name}-")) && stem.ends_with(".tar") {
             std::fs::remove_file(&file).with_context(|| format!("failed to remove {}", file.display()))?;
+            let fingerprint = stem.trim_start_matches(&format!("{name}-")).trim_end_matches(".tar");
+            let older = format!("docker.io/library/{name}:{}-{fingerprint}", workspace::VERSION);
+            // It is only disk space, and an image of another version has another name.
+            let _ = buildah().args(["rmi", &older]).outcome();
         }
     }
     Ok(())

@@ -20,6 +20,7 @@ use clap::{Parser, Subcommand};
 
 use crate::cache::Cache;
 use crate::cluster::Cluster;
+use crate::tools::go::Tools;
 use crate::workspace::Warnings;
 
 /// Developer commands of KalamDB.
@@ -51,6 +52,9 @@ enum Command {
         /// Builds the images too.
         #[arg(long)]
         images: bool,
+        /// Builds the images and pushes them to this registry, such as ghcr.io/you (log in to it with `buildah login`).
+        #[arg(long)]
+        registry: Option<String>,
     },
     /// Starts, stops or describes the local Kubernetes cluster.
     Cluster {
@@ -89,26 +93,46 @@ fn run(command: Command) -> Result<()> {
         Command::Test => test::run(&cache),
         Command::Lint => test::lint(&cache),
         Command::Bench { arguments } => bench::run(&cache, arguments),
-        Command::Build { images } => {
-            tools::debian::ensure(tools::debian::BUILD)?;
-            workspace::build(&cache, Warnings::Ignored)?;
-            if images { images::build_products(&cache).map(drop) } else { Ok(()) }
+        Command::Build { images, registry } => build(&cache, images, registry.as_deref()),
+        Command::Cluster { action } => on_cluster(&cache, action),
+    }
+}
+
+fn on_cluster(cache: &Cache, action: ClusterAction) -> Result<()> {
+    match action {
+        ClusterAction::Up => {
+            let cluster = Cluster::new(cache, tools::for_cluster(cache)?);
+            cluster.up().map(|()| cluster.status())
         }
-        Command::Cluster { action } => {
-            let tools = tools::for_cluster(&cache)?;
-            let cluster = Cluster::new(&cache, tools.clone());
-            match action {
-                ClusterAction::Up => cluster.up().map(|()| cluster.status()),
-                ClusterAction::Deploy => {
-                    cluster.up()?;
-                    charts::deploy(&cache, &tools, &cluster)
-                }
-                ClusterAction::Down => cluster.down(),
-                ClusterAction::Status => {
-                    cluster.status();
-                    Ok(())
-                }
-            }
+        ClusterAction::Deploy => {
+            let tools = tools::for_cluster(cache)?;
+            let cluster = Cluster::new(cache, tools.clone());
+            cluster.up()?;
+            charts::deploy(cache, &tools, &cluster)
+        }
+        ClusterAction::Down => Cluster::new(cache, Tools::places(cache)).down(),
+        ClusterAction::Status => {
+            Cluster::new(cache, Tools::places(cache)).status();
+            Ok(())
         }
     }
+}
+
+/// Builds everything, then the images, and pushes them where that is asked for.
+fn build(cache: &Cache, images: bool, registry: Option<&str>) -> Result<()> {
+    tools::debian::ensure(tools::debian::BUILD)?;
+    workspace::build(cache, Warnings::Ignored)?;
+    if !images && registry.is_none() {
+        return Ok(());
+    }
+    tools::debian::ensure(tools::debian::IMAGES)?;
+    let products = images::build_products(cache)?;
+    if let Some(registry) = registry {
+        images::push(&products.all(), registry)?;
+        console::say(&format!(
+            "install the operator with\n\n  helm install kalamdb-operator charts/kalamdb-operator --namespace kalamdb-system --create-namespace {}",
+            charts::image_settings(&products, Some(registry)).join(" ")
+        ));
+    }
+    Ok(())
 }

@@ -7,9 +7,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
-use crate::charts::deploy;
+use crate::charts;
 use crate::cluster::{self, Cluster};
 use crate::console;
+use crate::demo;
 use crate::interruption;
 use crate::program::Program;
 use crate::tools::go::{GoTool, Tools};
@@ -83,7 +84,12 @@ impl Drop for Running {
 }
 
 fn test_on(cache: &Cache, tools: &Tools, readers: &Path, cluster: &Cluster) -> Result<Summary> {
-    deploy(cache, tools, cluster)?;
+    charts::deploy(cache, tools, cluster)?;
+    charts::test(cache, tools, cluster)?;
+    // The second time over the definition that was kept.
+    charts::deploy(cache, tools, cluster)?;
+    console::headline("the demo without a cluster");
+    demo::check_embedded(cache)?;
     console::headline("tests");
     run_tests(cache, tools, readers, cluster)
 }

@@ -58,8 +58,11 @@ pub enum Warnings {
 
 /// Builds everything, tests included: one build for tests, images and the demo.
 pub fn build(cache: &Cache, warnings: Warnings) -> Result<()> {
-    console::step("build the workspace", || {
-        let found = compile(cache)?;
+    let log = cache.log("cargo-build");
+    // What an earlier build wrote is no progress of this one.
+    let _ = std::fs::remove_file(&log);
+    console::step_with_progress("build the workspace", Box::new(progress(&log)), || {
+        let found = compile(cache, &log)?;
         if warnings == Warnings::Denied && found > 0 {
             bail!("warnings in {found} crate(s): mend them, they count as errors");
         }
@@ -67,7 +70,8 @@ pub fn build(cache: &Cache, warnings: Warnings) -> Result<()> {
     })
 }
 
-/// Builds everything and the Go tools side by side: the tools are built at a low priority beside the Rust workspace; the slower of the two decides.
+/// Builds everything and the Go tools side by side: the tools are built at a low priority beside the Rust workspace; the
+/// slower of the two decides.
 pub fn build_beside_tools(cache: &Cache, warnings: Warnings) -> Result<Tools> {
     std::thread::scope(|scope| {
         let tools = scope.spawn(|| crate::tools::for_cluster(cache));
@@ -79,10 +83,9 @@ pub fn build_beside_tools(cache: &Cache, warnings: Warnings) -> Result<Tools> {
 
 /// Denying warnings by flags would change the hash of every crate; so cargo's own count of them is read. Cargo repeats the
 /// warnings of crates that it did not compile again, so a warm build finds the same ones.
-fn compile(cache: &Cache) -> Result<usize> {
-    let log = cache.log("cargo-build");
-    cargo(cache).args(["build", "--workspace", "--all-targets", "--locked"]).logged(&log)?;
-    let text = std::fs::read_to_string(&log).with_context(|| format!("failed to read {}", log.display()))?;
+fn compile(cache: &Cache, log: &Path) -> Result<usize> {
+    cargo(cache).args(["build", "--workspace", "--all-targets", "--locked"]).logged(log)?;
+    let text = std::fs::read_to_string(log).with_context(|| format!("failed to read {}", log.display()))?;
     let warned = text.lines().filter(|line| line.starts_with("warning: `") && line.contains(" generated ")).count();
     if warned > 0 {
         console::say(&text);
@@ -90,7 +93,34 @@ fn compile(cache: &Cache) -> Result<usize> {
     Ok(warned)
 }
 
+/// How many crates have begun to compile, as cargo writes into `log`. `Cargo.lock` holds some more than are built: those of
+/// other platforms.
+fn progress(log: &Path) -> impl Fn() -> Option<String> + Send + use<> {
+    let log = log.to_owned();
+    let lock = std::fs::read_to_string(root().join("Cargo.lock")).unwrap_or_default();
+    let all = lock.lines().filter(|line| *line == "[[package]]").count();
+    move || {
+        let begun = compiling(&std::fs::read_to_string(&log).ok()?);
+        (begun > 0).then(|| format!("{begun} of at most {all} crates"))
+    }
+}
+
+fn compiling(log: &str) -> usize {
+    log.lines().filter(|line| line.trim_start().starts_with("Compiling ")).count()
+}
+
 fn linker_variable() -> String {
     let triple = format!("{}_unknown_linux_gnu", std::env::consts::ARCH).to_uppercase();
     format!("CARGO_TARGET_{triple}_RUSTFLAGS")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::compiling;
+
+    #[test]
+    fn crates_that_begin_to_compile_are_counted() {
+        let log = "  Downloaded a v1.0.0\n   Compiling a v1.0.0\nwarning: unused\n   Compiling b v2.0.0 (/work)\n";
+        assert_eq!(compiling(log), 2);
+    }
 }

@@ -8,6 +8,7 @@ use kalamdb_e2e::bucket::Bucket;
 use kalamdb_e2e::database::Database;
 use kalamdb_e2e::kubectl::Kubectl;
 use kalamdb_e2e::wait::{self, Seen};
+use serde_json::Value as Json;
 
 /// The database that `examples/kalamdb-s3.yaml` describes, and the Secret that it refers to.
 pub const FLIGHTS: &str = "flights";
@@ -78,12 +79,21 @@ impl Place {
 
     /// Whether an Event of type Warning about the database mentions `text`.
     pub fn was_warned_of(&self, database: &str, text: &str) -> Result<bool> {
+        self.has_event(database, |event| {
+            event["type"] == "Warning" && event["message"].as_str().is_some_and(|message| message.contains(text))
+        })
+    }
+
+    /// Whether there is an Event of that type and reason about the database.
+    pub fn was_told(&self, database: &str, kind: &str, reason: &str) -> Result<bool> {
+        self.has_event(database, |event| event["type"] == kind && event["reason"] == reason)
+    }
+
+    fn has_event(&self, database: &str, matches: impl Fn(&Json) -> bool) -> Result<bool> {
         let events = self.kubectl.list("events")?;
-        Ok(events.iter().any(|event| {
-            event["type"] == "Warning"
-                && event["involvedObject"]["name"] == database
-                && event["message"].as_str().is_some_and(|message| message.contains(text))
-        }))
+        // Events of the pod are about another object.
+        let about = |event: &&Json| event["involvedObject"]["kind"] == "KalamDB";
+        Ok(events.iter().filter(about).any(|event| event["involvedObject"]["name"] == database && matches(event)))
     }
 
     /// Removes the Kubernetes namespace of a test that passed. Nobody waits for it.

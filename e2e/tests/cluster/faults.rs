@@ -40,8 +40,12 @@ fn writes_go_on_without_the_object_store_and_the_flush_is_made_up_for() -> Resul
         Ok(if warned { Seen::Ready(()) } else { Seen::Waiting("no Event of it".to_owned()) })
     })?;
     ensure!(root.integer("SELECT COUNT(*) FROM app.events")? == 201, "rows are missing while the store is away");
+    let away = database.wait_for_condition("ObjectStoreReachable", "False", |_| {})?;
+    ensure!(away["message"].as_str().is_some_and(|message| !message.is_empty()), "no word of why: {away}");
+    check_that_the_status_stands_still(&place)?;
 
     server.resume()?;
+    database.wait_for_condition("ObjectStoreReachable", "True", |_| {})?;
     wait::until("the flush to be made up for", Duration::from_secs(240), || {
         let files = place.cold_files()?.into_iter().filter(|file| file.ends_with(".parquet")).count();
         Ok(if files > 0 { Seen::Ready(()) } else { Seen::Waiting("no Parquet file".to_owned()) })
@@ -51,6 +55,20 @@ fn writes_go_on_without_the_object_store_and_the_flush_is_made_up_for() -> Resul
     database.wait_until_ready(|_| {})?;
     ensure!(database.root()?.integer("SELECT COUNT(*) FROM app.events")? == 201, "rows were lost or doubled");
     place.remove()
+}
+
+/// A store that fails gives each error a new request id: those must not make the operator write the status again and again.
+fn check_that_the_status_stands_still(place: &Place) -> Result<()> {
+    let conditions = || -> Result<String> {
+        let object = place.kubectl.get("kalamdb", FLIGHTS)?.context("the KalamDB is gone")?;
+        Ok(object["status"]["conditions"].to_string())
+    };
+    let before = conditions()?;
+    // Several looks of the operator at an instance whose store is away.
+    std::thread::sleep(Duration::from_secs(15));
+    let after = conditions()?;
+    ensure!(before == after, "the conditions changed:\n{before}\n{after}");
+    Ok(())
 }
 
 /// An S3 server of this test alone, beside the shared one, so that it can go away.

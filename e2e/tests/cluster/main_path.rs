@@ -1,13 +1,18 @@
 //! The path that every user takes: apply, write, let the operator flush, read both tiers, lose the pod, lose nothing.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use kalamdb_e2e::flights::{self, Flight, ROWS_PER_INSERT};
+use kalamdb_e2e::metrics::sample;
+use kalamdb_e2e::operator;
 use kalamdb_e2e::sql::{Client, integer};
-use kalamdb_e2e::wait::Seen;
+use kalamdb_e2e::wait::{self, Seen};
 
 use crate::environment::{FLIGHTS, Place, example, example_path};
 
 const TABLE: &str = "nyc.flights";
+const EVENT_LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 fn rows_reach_the_bucket_by_the_operators_schedule_and_survive_the_pod() -> Result<()> {
@@ -36,6 +41,8 @@ fn rows_reach_the_bucket_by_the_operators_schedule_and_survive_the_pod() -> Resu
         "no Delta log in {files:?}"
     );
 
+    check_what_the_operator_tells(&place)?;
+
     insert(&root, &late)?;
     let delete = "DELETE FROM nyc.flights WHERE flight_date = '2013-02-08' AND dep_time IS NULL";
     let deleted = i64::try_from(root.run(delete)?.row_count)?;
@@ -51,6 +58,29 @@ fn rows_reach_the_bucket_by_the_operators_schedule_and_survive_the_pod() -> Resu
     ensure!(root.run(&again).is_err(), "a flight that is there was inserted again");
     check(&root, &flights)?;
     place.remove()
+}
+
+/// Events of what went well, no warning on a normal first start, and the operator's own metrics.
+fn check_what_the_operator_tells(place: &Place) -> Result<()> {
+    for reason in ["Ready", "Flushed"] {
+        // An Event is written after what it tells of.
+        wait::until(&format!("an Event {reason}"), EVENT_LIMIT, || {
+            let told = place.was_told(FLIGHTS, "Normal", reason)?;
+            Ok(if told { Seen::Ready(()) } else { Seen::Waiting("no such Event".to_owned()) })
+        })?;
+    }
+    ensure!(!place.was_warned_of(FLIGHTS, "")?, "a normal start was warned of: {}", place.database(FLIGHTS).account());
+
+    let metrics = operator::metrics(&place.kubectl)?;
+    let at_least_one = |name: &str, labels: &[&str]| {
+        let value = sample(&metrics, name, labels);
+        ensure!(value.is_some_and(|value| value >= 1.0), "{name} {labels:?} is {value:?} in:\n{metrics}");
+        Ok(())
+    };
+    at_least_one("kalamdb_operator_flush_jobs_total", &["result=\"completed\""])?;
+    at_least_one("kalamdb_operator_flush_duration_seconds_count", &["result=\"completed\""])?;
+    at_least_one("kalamdb_operator_reconcile_duration_seconds_count", &["result=\"ok\""])?;
+    at_least_one("kalamdb_operator_writes_total", &["kind=\"StatefulSet\""])
 }
 
 fn insert(root: &Client, flights: &[Flight]) -> Result<()> {

@@ -18,10 +18,11 @@ use crate::commit::clock::{Clock, SystemClock};
 use crate::commit::record::RowRecord;
 use crate::config::EngineConfig;
 use crate::flush::{FlushObserver, Flusher};
-use crate::hot::{Hot, HotRow, HotSnapshot, Key, RowKey, key};
+use crate::hot::{Hot, HotRow, HotSnapshot, Key, RowKey, key, stream};
 use crate::scan;
 use crate::schema::{Table, TableName, UserId};
 use crate::seq::Seq;
+use crate::transaction::{Overlay, Transaction, TransactionLimits};
 use crate::value::{Row, Value};
 
 /// One database: RocksDB, the object store, the committer and the jobs. Cheap to clone.
@@ -46,6 +47,8 @@ struct Inner {
 pub struct ReadSnapshot {
     hot: HotSnapshot,
     cold: PinnedCold,
+    /// What the transaction that reads has written itself.
+    overlay: Option<Arc<Overlay>>,
 }
 
 /// A live row, as a look-up found it.
@@ -71,7 +74,7 @@ pub struct Place {
 }
 
 /// What a statement read of one key before it writes it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum LookUp {
     /// The key was looked up in a snapshot.
     Read {
@@ -91,7 +94,7 @@ pub struct RowWrite {
     pub table: Arc<Table>,
     /// Whose row it is, in per-user tables.
     pub user: Option<UserId>,
-    /// The encoded primary key, without table and user: [`Engine::key`].
+    /// The encoded primary key, without table and user: [`Engine::key`]. Empty for a new row of a stream table without primary key.
     pub key: Key,
     /// What was read.
     pub look_up: LookUp,
@@ -106,6 +109,31 @@ pub struct Committed {
     pub last_seq: Seq,
     /// `_updated` of its rows, in microseconds since the Unix epoch.
     pub updated: i64,
+}
+
+impl LookUp {
+    /// The row that lives there.
+    pub fn found(&self) -> Option<&FoundRow> {
+        match self {
+            Self::Read { found, .. } => found.as_ref(),
+            Self::Generated => None,
+        }
+    }
+
+    /// The version that lives there.
+    pub fn seq(&self) -> Option<Seq> {
+        self.found().map(|found| found.seq)
+    }
+}
+
+impl Committed {
+    /// The sequences of a commit of so many rows, in the order of its writes.
+    pub fn seqs(&self, rows: usize) -> Vec<Seq> {
+        let mut seqs: Vec<_> =
+            std::iter::successors(Some(self.last_seq), |seq| Some(seq.before())).take(rows).collect();
+        seqs.reverse();
+        seqs
+    }
 }
 
 /// Unflushed rows of one table.
@@ -186,6 +214,18 @@ impl Engine {
         })
     }
 
+    /// The hot tier, for tests that look at what is stored.
+    #[cfg(test)]
+    pub(crate) fn hot(&self) -> &Arc<Hot> {
+        &self.inner.hot
+    }
+
+    /// The committer, for tests that run its threads' work themselves.
+    #[cfg(test)]
+    pub(crate) fn committer(&self) -> &Committer {
+        &self.inner.committer
+    }
+
     /// The flush jobs, for tests that let them die.
     #[cfg(test)]
     pub(crate) fn flusher(&self) -> &Arc<Flusher> {
@@ -255,8 +295,13 @@ impl Engine {
     /// A consistent view of everything that was acknowledged before the call.
     pub fn snapshot(&self) -> ReadSnapshot {
         // In this order: what is pinned after the RocksDB snapshot has the cold versions that the snapshot names.
-        let hot = self.inner.hot.snapshot();
-        ReadSnapshot { hot, cold: self.inner.cold.pin() }
+        let hot = self.inner.hot.snapshot().at(self.inner.committer.shared().clock.moment());
+        ReadSnapshot { hot, cold: self.inner.cold.pin(), overlay: None }
+    }
+
+    /// Begins a transaction over a consistent view of everything that was acknowledged before the call.
+    pub fn begin(&self, limits: TransactionLimits) -> Transaction {
+        Transaction::begin(self.clone(), limits)
     }
 
     /// The catalog, and a snapshot of the same moment: no row in it was written with a later schema, and every row of it holds to
@@ -281,6 +326,11 @@ impl Engine {
         key::encode_key(table, values)
     }
 
+    /// The key of a row of a stream table without primary key, which is its `_seq`.
+    pub fn hidden_key(seq: Seq) -> Key {
+        Key(stream::hidden_key(seq).into())
+    }
+
     /// Commits all writes or none. [`EngineError::Stale`] where anything that was read has changed: look up again and retry.
     pub async fn commit(&self, writes: Vec<RowWrite>) -> Result<Committed, EngineError> {
         self.check_owned()?;
@@ -296,7 +346,11 @@ impl Engine {
 
     /// A new unique id from the `_seq` clock, for `SNOWFLAKE_ID()`.
     pub fn snowflake_id(&self) -> i64 {
-        self.inner.committer.shared().clock.id().0
+        self.draw_seq().0
+    }
+
+    pub(crate) fn draw_seq(&self) -> Seq {
+        self.inner.committer.shared().clock.id()
     }
 
     /// Begins a flush job, or answers with the one that has this id already (then `false`).
@@ -347,13 +401,46 @@ impl Engine {
 }
 
 impl ReadSnapshot {
-    /// Looks the keys up, hot then cold, in this snapshot; answers in the order of the keys. Every answer is a [`LookUp::Read`].
+    pub(crate) fn with_overlay(self, overlay: Arc<Overlay>) -> Self {
+        Self { overlay: Some(overlay), ..self }
+    }
+
+    /// When it was taken, by the database's own time, in microseconds since the Unix epoch: rows of stream tables expire by it.
+    pub fn read_at(&self) -> i64 {
+        self.hot.moment().now
+    }
+
+    /// Looks the keys up, first in what the transaction has written, then hot, then cold, in this snapshot; answers in the order of
+    /// the keys. Every answer is a [`LookUp::Read`].
     pub async fn look_up(
         &self,
         table: &Arc<Table>,
         user: Option<&UserId>,
         keys: &[Key],
     ) -> Result<Vec<LookUp>, EngineError> {
+        let Some(overlay) = &self.overlay else { return self.look_up_committed(table, user, keys).await };
+        Overlay::check(table)?;
+        let written = overlay.found(table, user, keys);
+        let others: Vec<Key> =
+            keys.iter().zip(&written).filter(|(_, written)| written.is_none()).map(|(key, _)| key.clone()).collect();
+        let mut committed = self.look_up_committed(table, user, &others).await?.into_iter();
+        let cold_version = self.hot.tier(table.id)?.cold_version;
+        let look_up = |written: Option<Option<FoundRow>>| match written {
+            Some(found) => LookUp::Read { found, cold_version },
+            None => committed.next().expect("every other key was looked up"),
+        };
+        Ok(written.into_iter().map(look_up).collect())
+    }
+
+    async fn look_up_committed(
+        &self,
+        table: &Arc<Table>,
+        user: Option<&UserId>,
+        keys: &[Key],
+    ) -> Result<Vec<LookUp>, EngineError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         let cold_version = self.hot.tier(table.id)?.cold_version;
         let hot = self.hot_rows(table, user, keys).await?;
         // A key with a hot version, be it a tombstone, lives nowhere else; one without is masked nowhere.
@@ -387,7 +474,7 @@ impl ReadSnapshot {
 
     /// DataFusion's view of the table in this snapshot, with [`Table::sql_schema`]; of a per-user table only that user's rows.
     pub fn provider(&self, table: &Arc<Table>, user: Option<&UserId>) -> Arc<dyn TableProvider> {
-        scan::provider(self.hot.clone(), self.cold.clone(), table.clone(), user.cloned())
+        scan::provider(self.hot.clone(), self.cold.clone(), table.clone(), user.cloned(), self.overlay.clone())
     }
 }
 

@@ -10,6 +10,18 @@ pub enum EngineError {
     /// What was read before the write has changed since; look up again and retry. Not for users.
     #[error("what was read has changed before the commit")]
     Stale,
+    /// Another commit was first on rows that a transaction writes; the transaction can be begun again.
+    #[error("another commit was first on rows of table {table} that this transaction writes; begin it again")]
+    Conflict {
+        /// The table.
+        table: TableName,
+    },
+    /// A transaction can't do that; the client must do it outside.
+    #[error("{0}")]
+    NotInTransaction(String),
+    /// A transaction has grown beyond its limits; the client must split it.
+    #[error("{0}")]
+    TooLarge(String),
     /// A row with the key exists.
     #[error("duplicate key {key} in table {table}")]
     DuplicateKey {
@@ -100,6 +112,6 @@ pub enum EngineError {
 impl EngineError {
     /// Whether the same call can succeed later without the caller changing it.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Stale | Self::Unavailable(_) | Self::DiskFull(_))
+        matches!(self, Self::Stale | Self::Conflict { .. } | Self::Unavailable(_) | Self::DiskFull(_))
     }
 }

@@ -10,6 +10,7 @@
 //! * [`cold`]: the object store: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key;
 //! * [`flush`]: the five steps from hot to cold, and their settlement after a crash;
 //! * [`scan`]: DataFusion's view of a table;
+//! * [`transaction`]: several statements over one snapshot, and one commit of them;
 //! * [`engine`]: all of it behind one handle.
 
 pub mod catalog;
@@ -25,8 +26,10 @@ pub mod hot;
 pub mod scan;
 pub mod schema;
 pub mod seq;
+pub mod transaction;
 pub mod value;
 
 pub use config::EngineConfig;
 pub use engine::{Engine, ReadSnapshot};
 pub use error::EngineError;
+pub use transaction::{Transaction, TransactionLimits};

@@ -324,6 +324,8 @@ pub struct Table {
     pub flush_policy: FlushPolicy,
     /// For shared tables.
     pub access_level: AccessLevel,
+    /// How long rows of a stream table live, in seconds; none for other tables.
+    pub ttl_seconds: Option<u32>,
     /// Milliseconds since the Unix epoch.
     pub created_at: i64,
     /// Milliseconds since the Unix epoch.
@@ -390,6 +392,7 @@ pub(crate) mod testing {
             next_column_id: ColumnId(types.len() as u32 + 1),
             flush_policy: FlushPolicy::default(),
             access_level: AccessLevel::default(),
+            ttl_seconds: (kind == TableKind::Stream).then_some(60),
             created_at: 0,
             updated_at: 0,
         }

@@ -38,6 +38,23 @@ impl Seq {
     }
 }
 
+impl Seq {
+    /// Its time, in milliseconds since 2024-01-01: never before the clock of its commit, and ahead of it where many are drawn.
+    pub fn millis(self) -> i64 {
+        self.0 >> (WORKER_BITS + COUNTER_BITS)
+    }
+
+    /// The sequence that was drawn before this one in the same commit.
+    pub fn before(self) -> Self {
+        let counter_mask = (1 << COUNTER_BITS) - 1;
+        if self.0 & counter_mask > 0 {
+            return Self(self.0 - 1);
+        }
+        // The counter of the millisecond before was used up.
+        Self((self.0 - (1 << (WORKER_BITS + COUNTER_BITS))) | counter_mask)
+    }
+}
+
 impl fmt::Display for Seq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -58,6 +75,18 @@ impl WorkerId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sequence_knows_the_one_before_it() {
+        let (now, worker) = (EPOCH_MS + 5, WorkerId::new(7));
+        let mut last = Seq::ZERO.next(now, worker);
+        for _ in 0..9000 {
+            let next = last.next(now, worker);
+            assert_eq!(next.before(), last);
+            last = next;
+        }
+        assert_eq!(last.millis(), 7);
+    }
 
     #[test]
     fn a_sequence_never_goes_back() {

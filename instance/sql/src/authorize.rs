@@ -54,7 +54,11 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
         Statement::Show(Show::Columns(name) | Show::History(name)) => {
             check_table(catalog, &names::table_name(name, namespace)?, identity, Access::Read)
         }
-        Statement::Show(Show::Namespaces | Show::Tables(_) | Show::Storages) | Statement::Use(_) => Ok(()),
+        Statement::Show(Show::Namespaces | Show::Tables(_) | Show::Storages)
+        | Statement::Use(_)
+        | Statement::Begin
+        | Statement::Commit
+        | Statement::Rollback => Ok(()),
         Statement::Insert(insert) => {
             let target = names::insert_target(&insert.table, namespace)?;
             check_table(catalog, &target, identity, Access::Write)?;

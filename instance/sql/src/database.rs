@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kalamdb_engine::Engine;
 use kalamdb_engine::catalog::Role;
 use kalamdb_engine::schema::{TableName, UserId};
+use kalamdb_engine::{Engine, Transaction, TransactionLimits};
 use serde_json::Value as Json;
 
 use crate::bind::literal::Parameters;
@@ -14,7 +14,7 @@ use crate::execute::{self, Outcome, Statements};
 use crate::parse::{ParsedStatement, Statement, parse_batch};
 use crate::password::HashCost;
 use crate::planner::{Planner, PlannerConfig};
-use crate::{ErrorCode, SqlError, authorize};
+use crate::{ErrorCode, SqlError, authorize, transaction};
 
 /// Who asks: the user, with the role that it has now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct SqlConfig {
     pub write_rows: usize,
     /// How often a statement starts over because others wrote what it had read.
     pub commit_attempts: u32,
+    /// How large a transaction may become.
+    pub transaction: TransactionLimits,
     /// What hashing a password costs.
     pub hash_cost: HashCost,
     /// Whether a namespace with tables is dropped without CASCADE.
@@ -105,7 +107,8 @@ impl Database {
         Ok(Self { statements: Arc::new(Statements { engine, planner, config }), observer })
     }
 
-    /// Runs the request's statements in order; each commits by itself, and the first failure ends the request.
+    /// Runs the request's statements in order; each commits by itself unless it stands between BEGIN and COMMIT. The first failure ends
+    /// the request, and rolls back the transaction that it stands in.
     pub async fn execute(&self, request: Request, identity: &Identity) -> Result<Vec<Outcome>, SqlError> {
         let batch = parse_batch(&request.sql)?;
         if batch.is_empty() {
@@ -118,6 +121,7 @@ impl Database {
         let parameters = Parameters::new(request.parameters)?;
         let namespace = request.namespace.map_or_else(|| DEFAULT_NAMESPACE.to_owned(), |name| name.to_lowercase());
         self.authorize_all(&batch, &namespace, identity)?;
+        transaction::check(&batch)?;
         self.run_all(batch, &parameters, namespace, identity).await
     }
 
@@ -142,18 +146,23 @@ impl Database {
         identity: &Identity,
     ) -> Result<Vec<Outcome>, SqlError> {
         let mut outcomes = Vec::with_capacity(batch.len());
+        let mut open: Option<Transaction> = None;
         for (at, parsed) in batch.into_iter().enumerate() {
-            let limit = self.statements.config.statement_timeout;
             let begun = Instant::now();
             let about = execute::subject(&parsed.statement, &namespace);
-            let scope = execute::Scope { namespace: &namespace, parameters, identity };
-            let result = tokio::time::timeout(limit, self.statements.run(&parsed.statement, &scope)).await;
+            let result = match &parsed.statement {
+                // Not stopped half-way: nobody would know how a commit that is under way has ended.
+                statement @ (Statement::Begin | Statement::Commit | Statement::Rollback) => {
+                    let limits = self.statements.config.transaction;
+                    transaction::run(statement, &mut open, &self.statements.engine, limits).await
+                }
+                statement => {
+                    let transaction = open.as_ref();
+                    let scope = execute::Scope { namespace: &namespace, parameters, identity, transaction };
+                    self.run_in_time(statement, &scope).await
+                }
+            };
             self.observer.statement_ended(about.0, about.1.as_ref(), begun.elapsed());
-            let result = result.unwrap_or_else(|_| {
-                let text =
-                    format!("the statement was stopped after {} s, which is as long as one may run", limit.as_secs());
-                Err(SqlError::new(ErrorCode::StatementTimeout, text))
-            });
             let outcome = result.map_err(|error| error.in_statement(at + 1, &parsed.text))?;
             if let Statement::Use(name) = &parsed.statement {
                 namespace = names::fold(name);
@@ -161,6 +170,15 @@ impl Database {
             outcomes.push(outcome);
         }
         Ok(outcomes)
+    }
+
+    async fn run_in_time(&self, statement: &Statement, scope: &execute::Scope<'_>) -> Result<Outcome, SqlError> {
+        let limit = self.statements.config.statement_timeout;
+        tokio::time::timeout(limit, self.statements.run(statement, scope)).await.unwrap_or_else(|_| {
+            let text =
+                format!("the statement was stopped after {} s, which is as long as one may run", limit.as_secs());
+            Err(SqlError::new(ErrorCode::StatementTimeout, text))
+        })
     }
 
     /// The engine below.

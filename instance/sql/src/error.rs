@@ -29,6 +29,10 @@ pub enum ErrorCode {
     NotAvailable,
     /// Other writers were faster, again and again; the same statement can succeed later.
     Conflict,
+    /// Another commit was first on rows that a transaction writes; the same transaction can succeed when it is begun again.
+    TransactionConflict,
+    /// A transaction can't do that, or is not begun or ended as it must be.
+    InvalidTransaction,
     /// The object store is away or the instance is not ready; the same statement can succeed later.
     Unavailable,
     /// The disk is almost full; the same statement can succeed once space was freed.
@@ -60,6 +64,8 @@ impl ErrorCode {
             Self::InvalidValue => "INVALID_VALUE",
             Self::NotAvailable => "NOT_AVAILABLE",
             Self::Conflict => "CONFLICT",
+            Self::TransactionConflict => "TRANSACTION_CONFLICT",
+            Self::InvalidTransaction => "INVALID_TRANSACTION",
             Self::Unavailable => "UNAVAILABLE",
             Self::DiskFull => "DISK_FULL",
             Self::StatementTimeout => "STATEMENT_TIMEOUT",
@@ -72,7 +78,7 @@ impl ErrorCode {
 
     /// Whether the same request can succeed later.
     pub fn is_retryable(self) -> bool {
-        matches!(self, Self::Conflict | Self::Unavailable | Self::DiskFull)
+        matches!(self, Self::Conflict | Self::TransactionConflict | Self::Unavailable | Self::DiskFull)
     }
 }
 
@@ -118,6 +124,9 @@ impl From<EngineError> for SqlError {
     fn from(error: EngineError) -> Self {
         let code = match &error {
             EngineError::Stale => ErrorCode::Conflict,
+            EngineError::Conflict { .. } => ErrorCode::TransactionConflict,
+            EngineError::NotInTransaction(_) => ErrorCode::InvalidTransaction,
+            EngineError::TooLarge(_) => ErrorCode::TooLarge,
             EngineError::DuplicateKey { .. } => ErrorCode::DuplicateKey,
             EngineError::NotFound { .. } => ErrorCode::NotFound,
             EngineError::AlreadyExists { .. } => ErrorCode::AlreadyExists,
@@ -183,6 +192,7 @@ fn engine_error(error: &DataFusionError) -> Option<SqlError> {
         EngineError::TableStopped { .. } | EngineError::Corrupt { .. } => ErrorCode::Internal,
         EngineError::Invalid(_) => ErrorCode::Execution,
         EngineError::NotFound { .. } => ErrorCode::NotFound,
+        EngineError::NotInTransaction(_) => ErrorCode::InvalidTransaction,
         _ => ErrorCode::Internal,
     };
     Some(SqlError::new(code, with_causes(engine)))

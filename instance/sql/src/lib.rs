@@ -5,7 +5,7 @@
 //! * [`parse`]: text to statements; KalamDB's own extend the standard ones of `sqlparser`;
 //! * [`bind`]: names, types and values, judged against the catalog; [`authorize`]: may this user do that?
 //! * [`route`]: simple statements on a primary key go straight to the engine, all else to DataFusion;
-//! * [`execute`]: what each statement does.
+//! * [`execute`]: what each statement does; [`transaction`]: where it may stand.
 //!
 //! [`relations`] shows tables, `system` and `information_schema` to DataFusion, of one snapshot and for one user; [`reply`] turns
 //! results into the cells of the public protocol.
@@ -24,6 +24,7 @@ pub mod relations;
 pub mod reply;
 pub mod route;
 pub mod rows;
+pub mod transaction;
 pub mod wildcard;
 
 pub use database::{Database, Identity, Request, SqlConfig, StatementKind, StatementObserver};

@@ -146,6 +146,10 @@ impl Target {
 
     /// The key that the WHERE names by its whole primary key and nothing else.
     pub fn key(&self, selection: &Expr, parameters: &Parameters) -> Result<Option<KeyOf>, SqlError> {
+        // Rows without a key are named by none.
+        if self.table.primary_key.is_empty() {
+            return Ok(None);
+        }
         let mut found: Vec<Option<Value>> = vec![None; self.table.primary_key.len()];
         let positions = self.table.key_positions();
         let mut nothing = false;

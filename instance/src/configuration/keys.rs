@@ -65,7 +65,7 @@ const fn key(section: &'static str, name: &'static str, default: &'static str, a
 }
 
 /// Every key, in the order of the reference.
-pub const KEYS: [Key; 47] = [
+pub const KEYS: [Key; 49] = [
     key("server", "host", "127.0.0.1", "The address to listen on."),
     key("server", "port", "8080", "The port to listen on; 0 takes a free one."),
     key("server", "body_bytes", "16777216", "Largest request body, in bytes; a larger one is answered with 413."),
@@ -139,6 +139,13 @@ pub const KEYS: [Key; 47] = [
     key("sql", "reply_bytes", "67108864", "Largest result of a statement, in bytes of memory."),
     key("sql", "write_rows", "100000", "Rows that one statement may write."),
     key("sql", "commit_attempts", "20", "How often a statement starts over when others wrote the same rows."),
+    key("sql", "transaction_rows", "100000", "Rows that one transaction may write."),
+    key(
+        "sql",
+        "transaction_bytes",
+        "33554432",
+        "Memory that the rows of one transaction may take, with those that they overwrite, in bytes.",
+    ),
     key(
         "sql",
         "drop_namespace",

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail, ensure};
 use kalamdb_engine::EngineConfig;
+use kalamdb_engine::TransactionLimits;
 use kalamdb_engine::config::{Durability, FlushConfig, Limits, ObjectStoreConfig};
 use kalamdb_sql::SqlConfig;
 use kalamdb_sql::database::DropNamespace;
@@ -167,6 +168,10 @@ fn sql(values: &Values<'_>, data_dir: &std::path::Path) -> Result<SqlConfig> {
         reply_bytes: values.number::<u64>("sql.reply_bytes")? as usize,
         write_rows: values.number::<u32>("sql.write_rows")? as usize,
         commit_attempts: values.number("sql.commit_attempts")?,
+        transaction: TransactionLimits {
+            rows: values.number::<u32>("sql.transaction_rows")? as usize,
+            bytes: values.number::<u64>("sql.transaction_bytes")? as usize,
+        },
         hash_cost: HashCost {
             memory_kib: values.number("auth.hash_memory_kib")?,
             iterations: values.number("auth.hash_iterations")?,

@@ -35,7 +35,7 @@ pub fn sql_failure(
 pub fn sql_error(begun: Instant, error: SqlError) -> Response {
     let status = match error.code {
         ErrorCode::PermissionDenied => StatusCode::FORBIDDEN,
-        ErrorCode::Conflict => StatusCode::CONFLICT,
+        ErrorCode::Conflict | ErrorCode::TransactionConflict => StatusCode::CONFLICT,
         ErrorCode::Unavailable | ErrorCode::DiskFull => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Internal => {
             tracing::error!("a statement failed: {}", error.message);

@@ -9,4 +9,7 @@ mod open_format;
 mod routes;
 mod server;
 mod statements;
+mod streams;
+mod transactions;
 mod types;
+mod upserts;

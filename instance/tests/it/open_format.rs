@@ -68,7 +68,7 @@ fn read(python: &str, table: &Path, columns: &str) -> Result<Value> {
 /// In the order in which the script sorts.
 fn sorted(rows: Value) -> Result<Value> {
     let mut rows = rows.as_array().context("rows")?.clone();
-    rows.sort_by_key(|row| python_json(row));
+    rows.sort_by_key(python_json);
     Ok(json!(rows))
 }
 

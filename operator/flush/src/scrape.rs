@@ -157,8 +157,8 @@ impl Sample {
 }
 
 impl TableName {
-    /// Whether this stands for the tables beyond the cap on label values. No job can be posted for it; its tables get their
-    /// own label as others are flushed.
+    /// Whether this stands for the tables beyond the instance's cap on label values. No job can be posted for it; its tables
+    /// get their own label as the more urgent ones are flushed.
     pub fn is_other(&self) -> bool {
         self.0 == OTHER
     }

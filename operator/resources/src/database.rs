@@ -1,14 +1,14 @@
-//! A database that can be built: a `KalamDB` whose references were found complete.
+//! A database that can be built: a `KalamDB` whose references were found complete, and the objects that it becomes.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kalamdb_crds::{
-    DeletionPolicy, FlushSpec, KalamDB, MAX_NAME_LENGTH, ObjectStoreType, Resources, S3Spec, StorageSpec,
+    DeletionPolicy, FlushSpec, KalamDB, MAX_NAME_LENGTH, ObjectStoreType, Quantity, Resources, S3Spec, StorageSpec,
 };
 
-use crate::Names;
 use crate::desired::short_hash;
+use crate::{Desired, Names, ObjectKind, config, services, workload};
 
 /// The key of the access key's id in the Secret of `credentialsSecretRef`.
 pub(crate) const ACCESS_KEY_ID: &str = "accessKeyId";
@@ -146,6 +146,28 @@ impl Database {
     }
 }
 
+/// What the cluster already holds and cannot be changed any more.
+#[derive(Debug, Clone, Default)]
+pub struct Existing {
+    /// The size in the StatefulSet's volume claim template, once there is one. The volume itself grows by its claim.
+    pub claim_template_size: Option<Quantity>,
+}
+
+/// All objects of a database in the order in which they are applied: what a pod needs stands before the pod.
+///
+/// The credentials are not among them, since their content is made once and never again: see [`crate::new_credentials`].
+pub fn build(database: &Database, existing: &Existing) -> Vec<Desired> {
+    let config = config::config_map(database);
+    let workload = workload::stateful_set(database, existing, &config);
+    vec![
+        Desired::new(ObjectKind::ServiceAccount, workload::service_account(database)),
+        Desired::new(ObjectKind::ConfigMap, config),
+        Desired::new(ObjectKind::Service, services::headless(database)),
+        Desired::new(ObjectKind::Service, services::client(database)),
+        Desired::new(ObjectKind::StatefulSet, workload),
+    ]
+}
+
 fn owner_reference(kalamdb: &KalamDB, name: &str) -> OwnerReference {
     OwnerReference {
         api_version: format!("{}/v1alpha1", kalamdb_crds::GROUP),
@@ -179,7 +201,13 @@ fn object_store(
 }
 
 fn s3_credentials(s3: &S3Spec, references: &References, namespace: &str) -> Result<Option<S3Credentials>, Invalid> {
-    let Some(reference) = &s3.credentials_secret_ref else { return Ok(None) };
+    let Some(reference) = &s3.credentials_secret_ref else {
+        return match s3.endpoint {
+            // An instance would ask a cloud's metadata service for keys to somebody else's store: it refuses to start.
+            Some(_) => Err(Invalid::Refused("objectStore.s3.credentialsSecretRef must be given with an endpoint")),
+            None => Ok(None),
+        };
+    };
     let name = reference.name.clone();
     let Some(content) = &references.s3_credentials else {
         return Err(Invalid::SecretNotFound { name, namespace: namespace.to_owned() });

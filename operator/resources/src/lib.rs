@@ -18,36 +18,14 @@ pub use credentials::{
     Generated, JWT_SECRET_KEY, RANDOM_BYTES, ROOT_PASSWORD_KEY, SCHEDULER_TOKEN_KEY, missing_credentials,
     new_credentials,
 };
-pub use database::{Database, Defaults, Invalid, ObjectStore, References, S3Credentials, SecretContent};
+pub use database::{
+    Database, Defaults, Existing, Invalid, ObjectStore, References, S3Credentials, SecretContent, build,
+};
 pub use desired::{Desired, HASH_ANNOTATION, ObjectKind};
 pub use names::{
     CONTAINER_NAME, FIELD_MANAGER, INSTANCE_LABEL, MANAGED_BY_LABEL, Names, PORT, ROLE_LABEL, config_selector,
     managed_selector,
 };
-
-use kalamdb_crds::Quantity;
-
-/// What the cluster already holds and cannot be changed any more.
-#[derive(Debug, Clone, Default)]
-pub struct Existing {
-    /// The size in the StatefulSet's volume claim template, once there is one. The volume itself grows by its claim.
-    pub claim_template_size: Option<Quantity>,
-}
-
-/// All objects of a database in the order in which they are applied: what a pod needs stands before the pod.
-///
-/// The credentials are not among them, since their content is made once and never again: see [`new_credentials`].
-pub fn build(database: &Database, existing: &Existing) -> Vec<Desired> {
-    let config = config::config_map(database);
-    let workload = workload::stateful_set(database, existing, &config);
-    vec![
-        Desired::new(ObjectKind::ServiceAccount, workload::service_account(database)),
-        Desired::new(ObjectKind::ConfigMap, config),
-        Desired::new(ObjectKind::Service, services::headless(database)),
-        Desired::new(ObjectKind::Service, services::client(database)),
-        Desired::new(ObjectKind::StatefulSet, workload),
-    ]
-}
 
 /// The claim of the database's volume, with the size that the spec asks for.
 pub fn volume_claim(database: &Database) -> Desired {

@@ -87,6 +87,17 @@ fn a_missing_secret_and_a_missing_key_are_named() {
 }
 
 #[test]
+fn an_endpoint_without_keys_is_refused_and_amazon_gives_a_pod_its_own() {
+    let resolve = |s3: Value| {
+        let spec = json!({ "type": "S3", "s3": s3 });
+        Database::resolve(&kalamdb(spec), &References::default(), &defaults()).map_err(|error| error.to_string())
+    };
+    let refused = resolve(json!({ "bucket": "kalam", "endpoint": "http://s3:7070" })).expect_err("no keys");
+    assert!(refused.contains("credentialsSecretRef must be given"), "{refused}");
+    assert!(resolve(json!({ "bucket": "kalam" })).is_ok());
+}
+
+#[test]
 fn what_the_api_server_adds_or_rewrites_is_no_difference() {
     let objects = build(&database(s3(), &keys("secret")), &Existing::default());
     let set = objects.last().expect("a StatefulSet");

@@ -263,7 +263,8 @@ fn volumes(config: &ConfigMap) -> Vec<Volume> {
     };
     vec![
         Volume { name: CONFIG_VOLUME.to_owned(), config_map: Some(config_map), ..Volume::default() },
-        // The root file system is read-only; what spills to disk while a query runs goes here.
+        // The root file system is read-only, and a library may want a place for a temporary file. Queries spill onto the
+        // data volume.
         Volume {
             name: TEMPORARY_VOLUME.to_owned(),
             empty_dir: Some(EmptyDirVolumeSource::default()),

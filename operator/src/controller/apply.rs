@@ -47,7 +47,14 @@ pub enum VolumeSize {
     },
 }
 
-pub async fn apply(database: Database, found: Found, context: &Context) -> Result<Applied, Error> {
+/// Makes the objects of `database`, and reads back what a report needs.
+pub async fn apply(database: Database, found: &Found, context: &Context) -> Result<Applied, Error> {
+    let uid = database.owner.uid.clone();
+    // What the API server refuses never comes up: it must not keep others from their restart.
+    write_all(database, found, context).await.inspect_err(|_| context.rollouts.settled(&uid))
+}
+
+async fn write_all(database: Database, found: &Found, context: &Context) -> Result<Applied, Error> {
     let token = credentials(&database, context).await?;
     let mut workload = None;
     let mut waits_for_turn = false;
@@ -55,7 +62,7 @@ pub async fn apply(database: Database, found: Found, context: &Context) -> Resul
     for desired in build(&database, &found.existing()) {
         match desired.kind {
             ObjectKind::StatefulSet => {
-                waits_for_turn = must_wait(&database, &found, &desired, context);
+                waits_for_turn = must_wait(&database, found, &desired, context);
                 workload = Some(match &found.workload {
                     Some(workload) if waits_for_turn || desired.is_met_by(&as_value(workload)) => workload.clone(),
                     _ => typed(write(&database, &desired, context).await?)?,

@@ -13,7 +13,8 @@ use kube::{Client, Resource};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::observe::{STORE_REASONS, VOLUME_PENDING};
+use super::observe::{DISK_FULL, SCHEDULING, VOLUME_PENDING};
+use super::status::{APPLY_REFUSED, is_about_the_store};
 use super::{Context, Error};
 use crate::fleet::{FlushEnded, describe};
 
@@ -55,7 +56,8 @@ impl Events {
     /// Tells why a reconcile failed, where the API server said so.
     pub async fn reconcile_failed(&self, kalamdb: &KalamDB, error: &Error) {
         let Error::Api { source, .. } = error else { return };
-        // A conflict or an API server that is away passes by itself, and is in the log.
+        // A conflict or an API server that is away passes by itself, and is in the log; an object that is refused is
+        // reported as a condition.
         if matches!(source.as_ref(), kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 409 && status.code != 429)
         {
             let note = error.to_string();
@@ -82,9 +84,11 @@ impl Events {
 fn severity(condition: &Condition, before: Option<ConditionStatus>) -> Option<EventType> {
     use ConditionStatus::{False, True};
     match (condition.type_, condition.status, before) {
+        (ConditionType::Progressing, False, _) if condition.reason == APPLY_REFUSED => Some(EventType::Warning),
         (ConditionType::Progressing, ..) => None,
         (ConditionType::Ready, True, _) => Some(EventType::Normal),
-        (ConditionType::Ready, False, Some(True)) => Some(EventType::Warning),
+        // A restart that somebody asked for is worth a line, and no warning.
+        (ConditionType::Ready, False, Some(True)) if !is_fault(&condition.reason) => Some(EventType::Normal),
         (ConditionType::Ready, False, _) => is_fault(&condition.reason).then_some(EventType::Warning),
         (ConditionType::StorageResized, False, _) if condition.reason == "Growing" => Some(EventType::Normal),
         (_, False, _) => Some(EventType::Warning),
@@ -99,13 +103,15 @@ fn is_fault(reason: &str) -> bool {
         "Starting",
         "Pending",
         VOLUME_PENDING,
+        SCHEDULING,
         "NoPod",
         "ContainerCreating",
         "PodInitializing",
         "Terminating",
         "Recovering",
     ];
-    let told_elsewhere = reason.starts_with(STORE_REASONS) || reason.starts_with("Secret");
+    let told_elsewhere =
+        is_about_the_store(reason) || reason.starts_with("Secret") || [DISK_FULL, APPLY_REFUSED].contains(&reason);
     !passing.contains(&reason) && !told_elsewhere
 }
 

@@ -8,10 +8,15 @@ use kalamdb_crds::{Condition, ConditionStatus, ConditionType, FlushStatus, Kalam
 use kalamdb_resources::{Invalid, Names};
 use kube::ResourceExt;
 
+use super::Error;
 use super::apply::{Applied, VolumeSize, is_settled};
 use super::fetch::Found;
-use super::observe::{Observed, STORE_REASONS};
+use super::observe::{Cause, DISK_FULL, FOREIGN_VOLUME_REASONS, Observed, STARTING, STORE_REASONS, Store};
+use crate::message::says_the_same;
 use ConditionStatus::{False, True, Unknown};
+
+/// The reason where the API server refuses an object that a spec asks for.
+pub const APPLY_REFUSED: &str = "ApplyRefused";
 
 /// What became of a spec.
 pub enum Outcome {
@@ -20,10 +25,48 @@ pub enum Outcome {
     /// It cannot be applied as it stands; what there was before is left alone.
     Refused {
         /// Why.
-        invalid: Invalid,
+        refusal: Refusal,
         /// What there was.
         found: Box<Found>,
     },
+}
+
+/// Why a spec cannot be applied as it stands.
+#[derive(Debug)]
+pub enum Refusal {
+    /// What it refers to is missing or incomplete.
+    Invalid(Invalid),
+    /// The API server does not take an object that it asks for.
+    ByServer {
+        /// Which object, and what the API server says.
+        message: String,
+    },
+}
+
+impl Refusal {
+    /// The refusal that `error` is; any other error passes by itself or is the operator's own, and comes back.
+    pub fn of(error: Error) -> Result<Self, Error> {
+        match &error {
+            Error::Api { source, .. } if is_lasting(source) => Ok(Self::ByServer {
+                message: format!("{error}; mend the spec, or what in the cluster refuses it, such as a quota"),
+            }),
+            _ => Err(error),
+        }
+    }
+
+    fn statement(&self) -> Statement {
+        match self {
+            Self::Invalid(invalid) => Statement::new(False, invalid.reason(), invalid.to_string()),
+            Self::ByServer { message } => Statement::new(False, APPLY_REFUSED, message.clone()),
+        }
+    }
+}
+
+/// Whether the same request would be refused again: not where somebody else was faster, something is still on its way, or
+/// the API server is busy or does not know the operator yet.
+fn is_lasting(error: &kube::Error) -> bool {
+    const PASSING: [u16; 5] = [401, 404, 408, 409, 429];
+    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && !PASSING.contains(&status.code))
 }
 
 /// All that a report is made of.
@@ -39,13 +82,18 @@ impl State {
     pub fn is_settled(&self) -> bool {
         match &self.outcome {
             Outcome::Applied(applied) => {
-                self.observed == Observed::Ready
+                matches!(self.observed, Observed::Ready { .. })
                     && is_settled(&applied.workload)
                     && !applied.waits_for_turn
                     && applied.volume != VolumeSize::Growing
             }
             Outcome::Refused { .. } => false,
         }
+    }
+
+    /// Whether the instance works and its object store does not.
+    pub fn misses_its_store(&self) -> bool {
+        matches!(&self.observed, Observed::Ready { store: Store::Told { reachable: false, .. } })
     }
 }
 
@@ -59,6 +107,7 @@ pub fn status(kalamdb: &KalamDB, state: &State, flush: Option<FlushStatus>, now:
         (ConditionType::ReferencesResolved, references(state)),
         (ConditionType::ObjectStoreReachable, object_store(state)),
         (ConditionType::StorageResized, storage(state)),
+        (ConditionType::DiskAvailable, disk(state)),
     ];
     let conditions =
         statements.into_iter().map(|(type_, statement)| statement.condition(type_, kalamdb, now)).collect();
@@ -90,26 +139,30 @@ impl Statement {
 
     fn condition(self, type_: ConditionType, kalamdb: &KalamDB, now: Timestamp) -> Condition {
         let before = kalamdb.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        let since = before
-            .iter()
-            .find(|condition| condition.type_ == type_ && condition.status == self.status)
-            .map(|condition| condition.last_transition_time.clone());
+        let known = before.iter().find(|known| known.type_ == type_ && known.status == self.status);
+        let since = known.map(|known| known.last_transition_time.clone());
+        let generation = kalamdb.metadata.generation;
+        let repeated = known.filter(|known| {
+            known.reason == self.reason
+                && known.observed_generation == generation
+                && says_the_same(&known.message, &self.message)
+        });
         // The API server keeps whole seconds; anything finer would differ from what it gives back.
         let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
         Condition {
             type_,
             status: self.status,
             reason: self.reason,
-            message: self.message,
+            message: repeated.map_or(self.message, |known| known.message.clone()),
             last_transition_time: since.unwrap_or(Time(now)),
-            observed_generation: kalamdb.metadata.generation,
+            observed_generation: generation,
         }
     }
 }
 
 fn phase(state: &State, before: Option<Phase>) -> Phase {
     match (&state.outcome, &state.observed) {
-        (_, Observed::Ready) => Phase::Ready,
+        (_, Observed::Ready { .. }) => Phase::Ready,
         (Outcome::Refused { found, .. }, _) if found.workload.is_none() => Phase::Pending,
         (_, _) if matches!(before, Some(Phase::Ready | Phase::Unavailable)) => Phase::Unavailable,
         (Outcome::Refused { .. }, _) => Phase::Pending,
@@ -119,18 +172,16 @@ fn phase(state: &State, before: Option<Phase>) -> Phase {
 
 fn ready(state: &State) -> Statement {
     match (&state.observed, &state.outcome) {
-        (Observed::Ready, _) => Statement::new(True, "Ready", "the instance takes writes"),
-        (_, Outcome::Refused { invalid, .. }) => Statement::new(False, invalid.reason(), invalid.to_string()),
+        (Observed::Ready { .. }, _) => Statement::new(True, "Ready", "the instance takes writes"),
+        (_, Outcome::Refused { refusal, .. }) => refusal.statement(),
         (Observed::NoPod, _) => Statement::new(False, "NoPod", "the pod has not been made yet"),
-        (Observed::Waiting(cause) | Observed::NotReady(cause), _) => {
-            Statement::new(False, &cause.reason, cause.message.clone())
-        }
+        (Observed::Waiting(cause) | Observed::NotReady { cause, .. }, _) => cause.statement(False),
     }
 }
 
 fn progressing(state: &State) -> Statement {
     match &state.outcome {
-        Outcome::Refused { invalid, .. } => Statement::new(False, invalid.reason(), invalid.to_string()),
+        Outcome::Refused { refusal, .. } => refusal.statement(),
         Outcome::Applied(applied) if applied.waits_for_turn => {
             Statement::new(True, "WaitsForTurn", "the pod's newest form waits until other databases have restarted")
         }
@@ -141,18 +192,57 @@ fn progressing(state: &State) -> Statement {
 
 fn references(state: &State) -> Statement {
     match &state.outcome {
-        Outcome::Applied(_) => Statement::new(True, "Resolved", "all that the spec refers to is there"),
-        Outcome::Refused { invalid, .. } => Statement::new(False, invalid.reason(), invalid.to_string()),
+        Outcome::Refused { refusal: refusal @ Refusal::Invalid(_), .. } => refusal.statement(),
+        Outcome::Applied(_) | Outcome::Refused { refusal: Refusal::ByServer { .. }, .. } => {
+            Statement::new(True, "Resolved", "all that the spec refers to is there")
+        }
     }
 }
 
 fn object_store(state: &State) -> Statement {
+    let reachable = || Statement::new(True, "Reachable", "the instance reads and writes its object store");
     match &state.observed {
-        Observed::Ready => Statement::new(True, "Reachable", "the instance reads and writes its object store"),
-        Observed::NotReady(cause) if cause.reason.starts_with(STORE_REASONS) => {
-            Statement::new(False, &cause.reason, cause.message.clone())
-        }
-        _ => Statement::new(Unknown, "InstanceNotRunning", "the instance tells once it runs"),
+        Observed::NotReady { cause, .. } if is_about_the_store(&cause.reason) => cause.statement(False),
+        Observed::NotReady { cause, .. } if cause.reason == STARTING => not_ready(),
+        Observed::Ready { store } | Observed::NotReady { store, .. } => match store {
+            Store::Told { reachable: true, .. } => reachable(),
+            Store::Told { reachable: false, message } => {
+                Statement::new(False, "ObjectStoreUnavailable", message.clone())
+            }
+            // An instance of a version that does not tell is ready only where it has its store.
+            Store::NotTold if matches!(state.observed, Observed::Ready { .. }) => reachable(),
+            Store::NotTold => not_ready(),
+            Store::NoAnswer => Statement::new(Unknown, "NoAnswer", "the instance did not answer; it is asked again"),
+        },
+        Observed::NoPod | Observed::Waiting(_) => not_running(),
+    }
+}
+
+/// Whether the reason of an instance that is not ready is its object store, or that the two do not belong together.
+pub fn is_about_the_store(reason: &str) -> bool {
+    reason.starts_with(STORE_REASONS) || FOREIGN_VOLUME_REASONS.contains(&reason)
+}
+
+fn disk(state: &State) -> Statement {
+    match &state.observed {
+        Observed::Ready { .. } => Statement::new(True, "Enough", "the volume has room for writes"),
+        Observed::NotReady { cause, .. } if cause.reason == DISK_FULL => cause.statement(False),
+        Observed::NotReady { .. } => not_ready(),
+        Observed::NoPod | Observed::Waiting(_) => not_running(),
+    }
+}
+
+fn not_ready() -> Statement {
+    Statement::new(Unknown, "InstanceNotReady", "the instance tells once it is ready")
+}
+
+fn not_running() -> Statement {
+    Statement::new(Unknown, "InstanceNotRunning", "the instance tells once it runs")
+}
+
+impl Cause {
+    fn statement(&self, status: ConditionStatus) -> Statement {
+        Statement::new(status, &self.reason, self.message.clone())
     }
 }
 

@@ -10,6 +10,7 @@ use kalamdb_flush::Discovery;
 use kalamdb_resources::Defaults;
 use kube::Client;
 use kube::client::Body;
+use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tower::service_fn;
@@ -17,7 +18,7 @@ use tower::service_fn;
 use super::events::Events;
 use super::report::Reported;
 use super::rollouts::Rollouts;
-use super::{Context, reconcile};
+use super::{Context, Error, RECHECK_READY, RECHECK_REFUSED, RECHECK_UNREADY, reconcile};
 use crate::fleet::Fleet;
 use crate::health::Health;
 
@@ -27,11 +28,13 @@ const CREDENTIALS: &str = "/api/v1/namespaces/shop/secrets/chat-credentials";
 const STORE_KEYS: &str = "/api/v1/namespaces/shop/secrets/chat-s3";
 const POD: &str = "/api/v1/namespaces/shop/pods/chat-0";
 
-/// Objects by path, and every write in its order.
+/// Objects by path, every write in its order, and what is refused.
 #[derive(Default)]
 struct Cluster {
     objects: BTreeMap<String, Value>,
     writes: Vec<String>,
+    /// The path of an object whose writes are refused, with the status and the message.
+    refused: Option<(&'static str, u16, &'static str)>,
 }
 
 impl Cluster {
@@ -76,6 +79,11 @@ impl Cluster {
     fn write(&mut self, path: &str, body: &Value) -> (StatusCode, Value) {
         if path.contains("/events") {
             return (StatusCode::CREATED, body.clone());
+        }
+        if let Some((_, code, message)) = self.refused.filter(|(refused, ..)| *refused == path) {
+            let status =
+                json!({ "kind": "Status", "status": "Failure", "reason": "Refused", "message": message, "code": code });
+            return (StatusCode::from_u16(code).expect("a status"), status);
         }
         self.writes.push(path.rsplit('/').take(2).collect::<Vec<_>>().join(" "));
         let object = self
@@ -124,7 +132,8 @@ impl Scenario {
             fleet: Arc::new(Fleet::new(nudges, ended, Arc::new(Health::default()))),
             events: Events::new(client.clone()),
             rollouts: Rollouts::new(1),
-            http: reqwest::Client::builder().no_proxy().build().expect("a client"),
+            // Nothing answers at this port: instances of the scenario are silent until `answering` makes them speak.
+            http: client_of_instances("http://127.0.0.1:1"),
             now: || Timestamp::from_second(1_700_000_000).expect("a time"),
             random: || [7; kalamdb_resources::RANDOM_BYTES],
             reported: Reported::default(),
@@ -132,6 +141,26 @@ impl Scenario {
             client,
         };
         Self { cluster, context, _nudges, _ended }
+    }
+
+    /// Every instance answers `/readyz` with 200 and this from now on.
+    async fn answering(&mut self, body: Value) {
+        self.answering_with(200, body).await;
+    }
+
+    async fn answering_with(&mut self, status: u16, body: Value) {
+        use axum::{Json, Router, routing::get};
+        let status = StatusCode::from_u16(status).expect("a status");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = format!("http://{}", listener.local_addr().expect("an address"));
+        let routes = Router::new().route("/readyz", get(move || async move { (status, Json(body)) }));
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        self.context.http = client_of_instances(&address);
+    }
+
+    /// The API server answers writes of that object with this status and message; with none it takes all again.
+    fn refuse(&self, refused: Option<(&'static str, u16, &'static str)>) {
+        self.cluster.lock().expect("not poisoned").refused = refused;
     }
 
     fn with_store_keys(self) -> Self {
@@ -165,19 +194,32 @@ impl Scenario {
 
     /// Reconciles the database as it is now; the answer is what was written.
     async fn reconcile(&self) -> Vec<String> {
-        let database: KalamDB = serde_json::from_value(self.get(DATABASE)).expect("a KalamDB");
-        self.cluster.lock().expect("not poisoned").writes.clear();
-        reconcile(&database, &self.context).await.expect("a reconcile");
+        self.try_reconcile().await.expect("a reconcile");
         self.cluster.lock().expect("not poisoned").writes.clone()
     }
 
+    async fn try_reconcile(&self) -> Result<Action, Error> {
+        let database: KalamDB = serde_json::from_value(self.get(DATABASE)).expect("a KalamDB");
+        self.cluster.lock().expect("not poisoned").writes.clear();
+        reconcile(&database, &self.context).await
+    }
+
     fn condition(&self, type_: &str) -> (String, String) {
+        (self.of_condition(type_, "status"), self.of_condition(type_, "reason"))
+    }
+
+    fn of_condition(&self, type_: &str, field: &str) -> String {
         let status = self.get(DATABASE);
         let conditions = status["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let condition = conditions.into_iter().find(|condition| condition["type"] == type_).unwrap_or_default();
-        let text = |name: &str| condition[name].as_str().unwrap_or_default().to_owned();
-        (text("status"), text("reason"))
+        condition[field].as_str().unwrap_or_default().to_owned()
     }
+}
+
+/// A client for which every address of an instance leads to `address`.
+fn client_of_instances(address: &str) -> reqwest::Client {
+    let leading = reqwest::Proxy::http(address).expect("an address");
+    reqwest::Client::builder().proxy(leading).build().expect("a client")
 }
 
 fn client(cluster: Arc<Mutex<Cluster>>) -> Client {
@@ -257,4 +299,109 @@ async fn a_new_default_image_waits_until_other_databases_have_restarted() {
 
     scenario.context.rollouts.settled("another database");
     assert!(scenario.reconcile().await.contains(&"chat statefulsets".to_owned()));
+}
+
+const TOO_MUCH: &str = "StatefulSet.apps \"chat\" is invalid: must be less than or equal to cpu limit";
+
+#[tokio::test]
+async fn an_object_that_the_api_server_refuses_is_told_and_a_mended_spec_is_applied() {
+    let scenario = Scenario::new().with_store_keys();
+    scenario.refuse(Some((WORKLOAD, 422, TOO_MUCH)));
+    let action = scenario.try_reconcile().await.expect("a refusal is a result");
+    assert_eq!(action, Action::requeue(RECHECK_REFUSED));
+    assert_eq!(scenario.condition("Ready"), ("False".into(), "ApplyRefused".into()));
+    assert_eq!(scenario.condition("Progressing"), ("False".into(), "ApplyRefused".into()));
+    assert!(scenario.of_condition("Ready", "message").contains("less than or equal to cpu limit"));
+    assert_eq!(scenario.condition("ReferencesResolved"), ("True".into(), "Resolved".into()));
+    assert_eq!(scenario.get(DATABASE)["status"]["phase"], "Pending");
+    assert_eq!(scenario.get(DATABASE)["status"]["observedGeneration"], 1);
+
+    scenario.refuse(None);
+    assert!(scenario.reconcile().await.contains(&"chat statefulsets".to_owned()));
+    assert_eq!(scenario.condition("Ready"), ("False".into(), "NoPod".into()));
+}
+
+#[tokio::test]
+async fn a_refused_change_leaves_a_ready_database_ready_and_lets_others_restart() {
+    let mut scenario = Scenario::new().with_store_keys();
+    scenario.reconcile().await;
+    scenario.bring_up();
+    scenario.reconcile().await;
+
+    scenario.context.defaults.image = "kalamdb-instance:2".to_owned();
+    scenario.refuse(Some((WORKLOAD, 403, "exceeded quota")));
+    scenario.reconcile().await;
+    assert_eq!(scenario.condition("Ready"), ("True".into(), "Ready".into()));
+    assert_eq!(scenario.condition("Progressing"), ("False".into(), "ApplyRefused".into()));
+    assert_eq!(scenario.context.fleet.targets().len(), 1, "its flushes go on");
+    assert!(scenario.context.rollouts.may_begin("another database"), "it holds no turn");
+
+    scenario.put(POD, json!({ "status": { "podIP": "10.244.0.8" } }));
+    scenario.reconcile().await;
+    assert_eq!(scenario.context.fleet.targets()[0].url, "http://10.244.0.8:8080", "its token follows it");
+}
+
+#[tokio::test]
+async fn a_conflict_or_an_api_server_that_is_busy_is_tried_again() {
+    let scenario = Scenario::new().with_store_keys();
+    for code in [404, 409, 429, 500] {
+        scenario.refuse(Some((WORKLOAD, code, "not now")));
+        assert!(scenario.try_reconcile().await.is_err(), "{code}");
+    }
+    assert_eq!(scenario.get(DATABASE)["status"], Value::Null, "nothing is reported as refused");
+}
+
+#[tokio::test]
+async fn a_ready_instance_tells_whether_it_reaches_its_object_store() {
+    let mut scenario = Scenario::new().with_store_keys();
+    scenario.reconcile().await;
+    scenario.bring_up();
+    let away = |id: &str| json!({ "ready": true, "objectStore": { "reachable": false, "message": format!("no route, request {id}") } });
+
+    scenario.answering(away("4442587FB7D0A2F9")).await;
+    let action = scenario.try_reconcile().await.expect("a reconcile");
+    assert_eq!(action, Action::requeue(RECHECK_UNREADY), "its return is noticed soon");
+    assert_eq!(scenario.condition("ObjectStoreReachable"), ("False".into(), "ObjectStoreUnavailable".into()));
+    assert_eq!(scenario.condition("Ready"), ("True".into(), "Ready".into()), "writes go on");
+    scenario.answering(away("9D31AB72C10E55F0")).await;
+    assert_eq!(scenario.reconcile().await, [""; 0], "another request id is no news");
+
+    scenario.answering(json!({ "ready": true, "objectStore": { "reachable": true, "message": null } })).await;
+    let action = scenario.try_reconcile().await.expect("a reconcile");
+    assert_eq!(action, Action::requeue(RECHECK_READY));
+    assert_eq!(scenario.condition("ObjectStoreReachable"), ("True".into(), "Reachable".into()));
+    scenario.answering(json!({ "ready": true })).await;
+    assert_eq!(scenario.reconcile().await, [""; 0], "an older instance is ready only with its store");
+}
+
+#[tokio::test]
+async fn an_instance_that_starts_has_not_asked_its_store_and_is_not_blamed() {
+    let mut scenario = Scenario::new().with_store_keys();
+    scenario.reconcile().await;
+    scenario.bring_up();
+    scenario.put(POD, json!({ "status": { "conditions": [{ "type": "Ready", "status": "False" }] } }));
+    let body = json!({ "ready": false, "reason": "Starting", "message": "the database is starting",
+        "objectStore": { "reachable": false, "message": "it was not asked yet" } });
+    scenario.answering_with(503, body).await;
+    scenario.reconcile().await;
+    assert_eq!(scenario.condition("ObjectStoreReachable"), ("Unknown".into(), "InstanceNotReady".into()));
+}
+
+#[tokio::test]
+async fn a_full_disk_and_a_foreign_volume_have_conditions_of_their_own() {
+    for (reason, condition) in [
+        ("DiskFull", "DiskAvailable"),
+        ("VolumeForeign", "ObjectStoreReachable"),
+        ("VolumeEmpty", "ObjectStoreReachable"),
+    ] {
+        let mut scenario = Scenario::new().with_store_keys();
+        scenario.reconcile().await;
+        scenario.bring_up();
+        scenario.put(POD, json!({ "status": { "conditions": [{ "type": "Ready", "status": "False" }] } }));
+        scenario.answering_with(503, json!({ "ready": false, "reason": reason, "message": "do this" })).await;
+        scenario.reconcile().await;
+        assert_eq!(scenario.condition("Ready"), ("False".into(), reason.into()));
+        assert_eq!(scenario.condition(condition), ("False".into(), reason.into()));
+        assert_eq!(scenario.of_condition(condition, "message"), "do this");
+    }
 }

@@ -16,10 +16,11 @@ pub struct Processes {
 }
 
 /// A process id together with its start time, which tells it from a later process of the same id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Identity {
     pid: u32,
-    started: u64,
+    /// As the system writes it: in `/proc` where there is one, else by `ps`.
+    started: String,
 }
 
 impl Processes {
@@ -40,12 +41,12 @@ impl Processes {
 
     /// Whether the recorded process is there.
     pub fn is_running(&self, name: &str) -> bool {
-        self.read(name).is_some_and(Identity::is_running)
+        self.read(name).as_ref().is_some_and(Identity::is_running)
     }
 
     /// The process id, for people.
     pub fn pid(&self, name: &str) -> Option<u32> {
-        self.read(name).filter(|identity| identity.is_running()).map(|identity| identity.pid)
+        self.read(name).filter(Identity::is_running).map(|identity| identity.pid)
     }
 
     /// Where the process writes.
@@ -76,7 +77,7 @@ impl Processes {
     fn read(&self, name: &str) -> Option<Identity> {
         let text = std::fs::read_to_string(self.record(name)).ok()?;
         let (pid, started) = text.split_once(' ')?;
-        Some(Identity { pid: pid.parse().ok()?, started: started.parse().ok()? })
+        Some(Identity { pid: pid.parse().ok()?, started: started.to_owned() })
     }
 }
 
@@ -85,11 +86,11 @@ impl Identity {
         Some(Self { pid, started: start_time(pid)? })
     }
 
-    fn is_running(self) -> bool {
-        start_time(self.pid) == Some(self.started)
+    fn is_running(&self) -> bool {
+        start_time(self.pid).as_ref() == Some(&self.started)
     }
 
-    fn end(self) {
+    fn end(&self) {
         self.signal(Signal::Terminate);
         let gone = || Ok(!self.is_running());
         if interruption::wait_until("a process to end", Duration::from_secs(5), gone).is_err() {
@@ -97,13 +98,13 @@ impl Identity {
         }
     }
 
-    fn kill(self) {
+    fn kill(&self) {
         self.signal(Signal::Kill);
         let gone = || Ok(!self.is_running());
         let _ = interruption::wait_until("a killed process", Duration::from_secs(5), gone);
     }
 
-    fn signal(self, signal: Signal) {
+    fn signal(&self, signal: Signal) {
         if self.is_running() {
             interruption::send(signal, self.pid);
         }
@@ -138,15 +139,27 @@ fn all_pids() -> Vec<u32> {
     entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect()
 }
 
+/// When the process started; `None` where it does not run.
+fn start_time(pid: u32) -> Option<String> {
+    if Path::new("/proc/self/stat").exists() { start_time_by_proc(pid) } else { start_time_by_ps(pid) }
+}
+
+/// Where there is no `/proc`. A process that has ended and is not yet reaped (`Z`) does not run.
+fn start_time_by_ps(pid: u32) -> Option<String> {
+    let told = Program::new("ps").args(["-o", "stat=", "-o", "lstart=", "-p"]).arg(pid.to_string()).output().ok()?;
+    let (state, started) = told.trim().split_once(' ')?;
+    (!state.starts_with('Z')).then(|| started.trim().to_owned())
+}
+
 /// A process that has ended and is not yet reaped does not run; but while any of its threads still ends, its ports are taken.
-fn start_time(pid: u32) -> Option<u64> {
+fn start_time_by_proc(pid: u32) -> Option<String> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
     let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     if fields.starts_with('Z') && threads() <= 1 {
         return None;
     }
-    stat_field(pid, 19)
+    stat_field(pid, 19).map(|ticks| ticks.to_string())
 }
 
 /// A numeric field of `/proc/PID/stat`, counted from the state, which follows the program's name.
@@ -154,4 +167,33 @@ fn stat_field(pid: u32, index: usize) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
     fields.split(' ').nth(index)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    /// Starts a process that sleeps, and calls `check` with its id while it runs and after it was reaped.
+    fn check(start_time: fn(u32) -> Option<String>) {
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().expect("a process");
+        let started = start_time(child.id());
+        assert!(started.as_ref().is_some_and(|started| !started.is_empty()), "{started:?}");
+        assert_eq!(start_time(child.id()), started, "the same at every look");
+        child.kill().expect("the process runs");
+        let ended = || Ok(start_time(child.id()).is_none());
+        interruption::wait_until("the end of a process that is not reaped", Duration::from_secs(5), ended).expect("Z");
+        child.wait().expect("the process ended");
+        assert_eq!(start_time(child.id()), None);
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_start_and_an_ended_one_does_not_run() {
+        if Path::new("/proc/self/stat").exists() {
+            check(start_time_by_proc);
+        }
+        if crate::program::which("ps").is_some() {
+            check(start_time_by_ps);
+        }
+    }
 }

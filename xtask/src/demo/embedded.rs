@@ -22,6 +22,39 @@ const INSTANCE: &str = "kalamdb-instance";
 const SCHEDULER: &str = "kalamdb-operator";
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
+/// Where a demo without a cluster lies: its data, and the records of its processes.
+#[derive(Debug, Clone)]
+pub struct Place(PathBuf);
+
+impl Place {
+    /// The place of the demo that a person runs.
+    pub fn of_the_demo(cache: &Cache) -> Self {
+        Self(cache.demo().join("embedded"))
+    }
+
+    /// The place of the demo as a test, which leaves that of a person alone.
+    pub fn of_a_test(cache: &Cache) -> Self {
+        Self(cache.demo().join("embedded-test"))
+    }
+
+    fn processes(&self) -> Processes {
+        Processes::in_folder(self.0.join("processes"))
+    }
+
+    /// Ends the processes of an earlier demo and removes their folder.
+    pub fn remove(&self) -> Result<()> {
+        for name in [SCHEDULER, INSTANCE] {
+            self.processes().stop(name);
+        }
+        match std::fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("failed to remove {}", self.0.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The processes and their folder.
 pub struct Embedded {
     folder: PathBuf,
@@ -33,15 +66,15 @@ pub struct Embedded {
 
 impl Embedded {
     /// Builds the programs and starts them on an empty folder.
-    pub fn start(cache: &Cache) -> Result<Self> {
+    pub fn start(cache: &Cache, place: &Place) -> Result<Self> {
         console::headline("What is needed");
         debian::ensure(debian::BUILD)?;
         workspace::build(cache, Warnings::Ignored)?;
-        remove(cache)?;
+        place.remove()?;
         console::headline("A database without a cluster");
         let stage = Self {
-            folder: folder(cache),
-            processes: processes(cache),
+            folder: place.0.clone(),
+            processes: place.processes(),
             programs: [INSTANCE, SCHEDULER].map(|name| workspace::binary(cache, name)),
             port: free_port()?,
             password: word()?,
@@ -174,28 +207,6 @@ impl Stage for Embedded {
             log = self.processes.log(SCHEDULER).display(),
         ))
     }
-}
-
-/// Ends the processes of an earlier demo and removes their folder.
-pub fn remove(cache: &Cache) -> Result<()> {
-    let (processes, folder) = (processes(cache), folder(cache));
-    for name in [SCHEDULER, INSTANCE] {
-        processes.stop(name);
-    }
-    match std::fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("failed to remove {}", folder.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn folder(cache: &Cache) -> PathBuf {
-    cache.demo().join("embedded")
-}
-
-fn processes(cache: &Cache) -> Processes {
-    Processes::in_folder(folder(cache).join("processes"))
 }
 
 /// The port that people know, or any other where it is taken.

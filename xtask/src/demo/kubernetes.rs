@@ -13,14 +13,13 @@ use kalamdb_e2e::sql::Client;
 use kalamdb_e2e::wait::Seen;
 
 use crate::cache::Cache;
-use crate::charts::{Charts, OPERATOR_NAMESPACE, RELEASE, Target};
+use crate::charts::{self, Charts, OPERATOR_NAMESPACE, RELEASE, Target};
 use crate::cluster::{self, Cluster, S3};
 use crate::console;
 use crate::demo::kubernetes::objects::S3Server;
 use crate::demo::stage::Stage;
-use crate::images::{self, Archive};
+use crate::images::{self, Products};
 use crate::interruption;
-use crate::program::Program;
 use crate::tools::go::{GoTool, Tools};
 use crate::tools::{self, debian};
 use crate::workspace::{self, Warnings};
@@ -48,6 +47,8 @@ struct Ground {
     kubectl_words: String,
     removal: String,
     s3: S3Server,
+    /// The instance's image as the operator gives it to a database.
+    image: String,
 }
 
 impl Kubernetes {
@@ -58,7 +59,7 @@ impl Kubernetes {
         console::headline("A cluster and an S3 server");
         let cluster = Cluster::new(cache, tools.clone());
         cluster.up()?;
-        console::step("load the images into the cluster", || images::load(&cluster, &images))?;
+        console::step("load the images into the cluster", || images::load(&cluster, &images.all()))?;
         let kubeconfig = cluster.kubeconfig();
         let target =
             Target { kubeconfig: Some(&kubeconfig), context: cluster::CONTEXT, registry: None, images: &images };
@@ -67,6 +68,7 @@ impl Kubernetes {
             kubectl: Kubectl::new(tools.kubectl(), Some(kubeconfig.clone()), Some(cluster::CONTEXT.to_owned())),
             kubectl_words: format!("KUBECONFIG={} kubectl", kubeconfig.display()),
             removal: "cargo xtask demo --down".to_owned(),
+            image: images.instance.name().to_owned(),
             s3: S3Server::Beside(cluster.s3()?),
         })
     }
@@ -76,7 +78,7 @@ impl Kubernetes {
         console::headline("What is needed");
         let (tools, images) = build(cache)?;
         let s3_image = images::build_s3(&tools)?;
-        let s3_reference = objects::hand_over(context, registry, &images, &s3_image)?;
+        let s3_reference = objects::hand_over(context, registry, &images.all(), &s3_image)?;
         console::headline(&format!("The operator on {context}"));
         let target = Target { kubeconfig: None, context, registry, images: &images };
         install(cache, &tools, &target)?;
@@ -91,6 +93,10 @@ impl Kubernetes {
             kubectl: Kubectl::new(tools.kubectl(), None, Some(context.to_owned())),
             kubectl_words: format!("kubectl --context {context}"),
             removal: format!("cargo xtask demo --context {context} --down"),
+            image: match registry {
+                Some(registry) => format!("{registry}/{}", images.instance.name()),
+                None => images.instance.name().to_owned(),
+            },
             s3: S3Server::Inside { image: s3_reference, keys: s3 },
         })
     }
@@ -113,7 +119,7 @@ impl Kubernetes {
         })?;
         let mut database = Database::new(kubectl, DATABASE, interruption::check);
         console::step(&format!("wait for KalamDB {DATABASE} to be Ready"), || {
-            database.wait_until_ready(console::detail)
+            database.wait_until_it_runs(&ground.image, console::detail)
         })?;
         show(database.kubectl(), &["get", KIND, DATABASE])?;
         console::detail(&format!("SQL over HTTP: Service {DATABASE}, port {PORT}; from here {}", database.url()?));
@@ -187,10 +193,7 @@ impl Stage for Kubernetes {
 
 /// Removes the local cluster, and with it the demo.
 pub fn remove_local(cache: &Cache) -> Result<()> {
-    if !cluster::obstacles().is_empty() {
-        return Ok(());
-    }
-    Cluster::new(cache, tools::for_cluster(cache)?).down()
+    Cluster::new(cache, Tools::places(cache)).down()
 }
 
 /// Removes what the demo made on a cluster of the user's. The definition of `KalamDB` stays: other databases may need it.
@@ -200,12 +203,7 @@ pub fn remove_from(cache: &Cache, context: &str) -> Result<()> {
     console::step(&format!("delete the Kubernetes namespace {NAMESPACE}"), || {
         kubectl.run(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s"])
     })?;
-    console::step(&format!("uninstall {RELEASE}"), || {
-        Program::new(tools.program(GoTool::Helm))
-            .args(["uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--ignore-not-found", "--wait"])
-            .args(["--kube-context", context])
-            .output()
-    })?;
+    console::step(&format!("uninstall {RELEASE}"), || charts::uninstall(&tools, context, None))?;
     console::say(&format!(
         "The custom resource definition stays, as other databases may need it; to remove it and all of them:
   kubectl --context {context} delete crd kalamdbs.kalamdb.io"
@@ -213,7 +211,7 @@ pub fn remove_from(cache: &Cache, context: &str) -> Result<()> {
     Ok(())
 }
 
-fn build(cache: &Cache) -> Result<(Tools, Vec<Archive>)> {
+fn build(cache: &Cache) -> Result<(Tools, Products)> {
     debian::ensure(debian::BUILD)?;
     debian::ensure(debian::CLUSTER)?;
     let tools = workspace::build_beside_tools(cache, Warnings::Ignored)?;

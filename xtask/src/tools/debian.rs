@@ -1,6 +1,6 @@
 //! Debian's packages: what each is for, how its presence shows, and how it is installed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
@@ -13,6 +13,15 @@ pub struct Package {
     name: &'static str,
     trace: Trace,
     purpose: &'static str,
+    need: Need,
+}
+
+/// Whether there is a way without a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Required,
+    /// It makes things faster: installed where that can be done at once, and otherwise done without.
+    Welcome,
 }
 
 /// How a package's presence shows, also where it came from somewhere else than a package.
@@ -24,14 +33,19 @@ enum Trace {
 }
 
 const fn program(name: &'static str, program: &'static str, purpose: &'static str) -> Package {
-    Package { name, trace: Trace::Program(program), purpose }
+    Package { name, trace: Trace::Program(program), purpose, need: Need::Required }
 }
 
 /// What the Rust workspace needs to build.
 pub const BUILD: &[Package] = &[
     program("g++", "c++", "compiles RocksDB"),
-    program("mold", "mold", "links in seconds"),
-    Package { name: "libclang-dev", trace: Trace::Libclang, purpose: "generates RocksDB's bindings" },
+    Package { need: Need::Welcome, ..program("mold", "mold", "links in seconds") },
+    Package {
+        name: "libclang-dev",
+        trace: Trace::Libclang,
+        purpose: "generates RocksDB's bindings",
+        need: Need::Required,
+    },
 ];
 
 /// What the local cluster and the images need.
@@ -42,12 +56,18 @@ pub const CLUSTER: &[Package] = &[
         name: "containernetworking-plugins",
         trace: Trace::File("/usr/lib/cni/bridge"),
         purpose: "connects pods to the node's bridge",
+        need: Need::Required,
     },
     program("iptables", "iptables", "carries kube-proxy's rules"),
     program("conntrack", "conntrack", "lets kube-proxy forget stale connections"),
     program("iproute2", "ip", "makes the node's bridge"),
-    program("buildah", "buildah", "builds the images"),
+    BUILDAH,
 ];
+
+/// What the images need.
+pub const IMAGES: &[Package] = &[BUILDAH];
+
+const BUILDAH: Package = program("buildah", "buildah", "builds the images");
 
 /// What downloads data and peers from the Python package index.
 pub const PYTHON: &[Package] =
@@ -60,16 +80,18 @@ pub fn missing(packages: &[Package]) -> Vec<Package> {
 
 /// Installs what is missing, or says what a person must do.
 pub fn ensure(packages: &[Package]) -> Result<()> {
-    let missing = missing(packages);
+    let can_install = which("apt-get").is_some() && is_root();
+    let mut missing = missing(packages);
+    missing.retain(|package| package.need == Need::Required || can_install);
     if missing.is_empty() {
         return Ok(());
     }
     let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
     let names = names.join(" ");
     if which("apt-get").is_none() {
-        bail!("missing, and there is no apt-get to install it:\n{}", purposes(&missing));
+        bail!("missing; there is no apt-get here, so install these by the system's own means:\n{}", purposes(&missing));
     }
-    if !is_root() {
+    if !can_install {
         bail!("missing:\n{}\ninstall it with: sudo apt-get install -y {names}", purposes(&missing));
     }
     console::step(&format!("install Debian packages: {names}"), || install(&names))
@@ -93,11 +115,23 @@ impl Package {
     }
 }
 
-/// One line a package: what it is for.
+/// One line a package: what must be there, where Debian has it, and what it is for.
 pub fn purposes(packages: &[Package]) -> String {
-    let lines: Vec<String> =
-        packages.iter().map(|package| format!("  {}: {}", package.name, package.purpose)).collect();
-    lines.join("\n")
+    let line = |package: &Package| {
+        format!("  {} (Debian's package {}): {}", package.trace.thing(), package.name, package.purpose)
+    };
+    packages.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+impl Trace {
+    /// What it is that must be there, for people whose system has other packages.
+    fn thing(self) -> String {
+        match self {
+            Self::Program(name) => format!("the program `{name}` in PATH"),
+            Self::File(path) => format!("the file {path}"),
+            Self::Libclang => "libclang in a usual place, or its folder in LIBCLANG_PATH".to_owned(),
+        }
+    }
 }
 
 fn install(names: &str) -> Result<()> {
@@ -121,16 +155,44 @@ fn apt_get(verb: &str, names: &str) -> Result<()> {
         .map(drop)
 }
 
-/// Debian keeps libclang below `/usr/lib/llvm-N/lib`; `LIBCLANG_PATH` names any other place.
+/// Debian keeps libclang below `/usr/lib/llvm-N/lib`, others in the folders below; `LIBCLANG_PATH` names any other place.
 fn has_libclang() -> bool {
+    const ELSEWHERE: [&str; 4] =
+        ["/usr/lib", "/usr/lib64", "/Library/Developer/CommandLineTools/usr/lib", "/opt/homebrew/opt/llvm/lib"];
     let installed = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     let folders = installed.filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm-"));
-    let named = std::env::var_os("LIBCLANG_PATH").map(std::path::PathBuf::from);
-    folders.map(|entry| entry.path().join("lib")).chain(named).any(|folder| {
+    let named = std::env::var_os("LIBCLANG_PATH").map(PathBuf::from);
+    let elsewhere = ELSEWHERE.map(PathBuf::from);
+    folders.map(|entry| entry.path().join("lib")).chain(named).chain(elsewhere).any(|folder| {
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        files.map(|file| file.file_name().to_string_lossy().into_owned()).any(|name| {
-            // The versioned library alone (package libclang1-N) is enough to load; its name need not end in `.so`.
-            name.starts_with("libclang.so") || (name.starts_with("libclang-") && name.contains(".so"))
-        })
+        files.map(|file| file.file_name().to_string_lossy().into_owned()).any(|name| is_libclang(&name))
     })
+}
+
+/// The versioned library alone (package libclang1-N) is enough to load; its name need not end in `.so`.
+fn is_libclang(name: &str) -> bool {
+    name.starts_with("libclang.so")
+        || name == "libclang.dylib"
+        || (name.starts_with("libclang-") && name.contains(".so"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_for_systems_with_other_packages() {
+        let text = purposes(BUILD);
+        assert!(text.contains("the program `c++` in PATH (Debian's package g++): compiles RocksDB"), "{text}");
+        assert!(text.contains("LIBCLANG_PATH"), "{text}");
+        assert!(purposes(CLUSTER).contains("the file /usr/lib/cni/bridge"));
+    }
+
+    #[test]
+    fn libclang_is_found_by_its_names() {
+        for name in ["libclang.so", "libclang.so.1", "libclang-19.so.19", "libclang.dylib"] {
+            assert!(is_libclang(name), "{name}");
+        }
+        assert!(!is_libclang("libclang-cpp.a") && !is_libclang("libLLVM.so"));
+    }
 }

@@ -39,13 +39,18 @@ pub enum GoTool {
     Kubeconform,
 }
 
-/// The Go tools in the cache, all there.
+/// The places of the Go tools in the cache. Only [`ensure`] makes sure that they are there.
 #[derive(Debug, Clone)]
 pub struct Tools {
     cache: Cache,
 }
 
 impl Tools {
+    /// The places alone, built or not: what ends and describes a cluster runs none of them.
+    pub fn places(cache: &Cache) -> Self {
+        Self { cache: cache.clone() }
+    }
+
     /// The folder that holds a tool.
     pub fn folder(&self, tool: GoTool) -> PathBuf {
         self.cache.tool(tool.name(), tool.version())
@@ -69,7 +74,7 @@ impl Tools {
 
 /// Builds what is missing, one after another.
 pub fn ensure(cache: &Cache, wanted: &[GoTool]) -> Result<Tools> {
-    let tools = Tools { cache: cache.clone() };
+    let tools = Tools::places(cache);
     let missing: Vec<GoTool> = wanted.iter().copied().filter(|tool| !tool.is_there(&tools)).collect();
     if !missing.is_empty() {
         check_go()?;

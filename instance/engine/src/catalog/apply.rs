@@ -129,9 +129,7 @@ fn alter_table(after: &mut Catalog, table: &Table) -> Result<Vec<Effect>, Engine
 
 /// What must hold of every table, whoever made it.
 fn check_table(table: &Table) -> Result<(), String> {
-    if table.kind == TableKind::Stream {
-        return Err("stream tables are not part of this version".into());
-    }
+    check_ttl(table)?;
     let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
     for column in &table.columns {
         check_column(column)?;
@@ -142,7 +140,7 @@ fn check_table(table: &Table) -> Result<(), String> {
             return Err(format!("column '{}' has an id that is not its own", column.name));
         }
     }
-    if table.primary_key.is_empty() {
+    if table.primary_key.is_empty() && table.kind != TableKind::Stream {
         return Err(format!("{} tables need a PRIMARY KEY", table.kind.as_str()));
     }
     let mut key = BTreeSet::new();
@@ -154,6 +152,15 @@ fn check_table(table: &Table) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Rows of stream tables expire, those of others never do.
+fn check_ttl(table: &Table) -> Result<(), String> {
+    match (table.kind, table.ttl_seconds) {
+        (TableKind::Stream, None | Some(0)) => Err("a stream table needs a TTL of at least one second".into()),
+        (TableKind::Stream, Some(_)) | (_, None) => Ok(()),
+        (kind, Some(_)) => Err(format!("rows of {} tables have no TTL", kind.as_str())),
+    }
 }
 
 fn check_column(column: &Column) -> Result<(), String> {
@@ -269,7 +276,8 @@ mod tests {
             table(TableKind::Shared, &[SqlType::Double], &[0]),
             "column 'c1': FLOAT, DOUBLE and JSON can't be part of a PRIMARY KEY",
         );
-        refused(Table { kind: TableKind::Stream, ..sound() }, "stream tables are not part of this version");
+        refused(Table { kind: TableKind::Stream, ..sound() }, "a stream table needs a TTL of at least one second");
+        refused(Table { ttl_seconds: Some(5), ..sound() }, "rows of shared tables have no TTL");
         let mut twice = sound();
         twice.columns[1].name = "c1".into();
         refused(twice, "column 'c1' stands twice");

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::hot::stream::Moment;
 use crate::hot::volume::HighWater;
 use crate::seq::{Seq, WorkerId};
 
@@ -53,12 +54,23 @@ impl SeqClock {
         *self.last.lock()
     }
 
+    /// The moment of a read. Later ones are never before it, whatever the computer's clock does, so that what has expired for one
+    /// reader never comes back for another.
+    pub fn moment(&self) -> Moment {
+        let now = self.clock.now_micros();
+        let mut last = self.last.lock();
+        last.updated = last.updated.max(now);
+        Moment { now: last.updated, newest: last.seq }
+    }
+
     /// Begins to draw for one commit: nobody else draws until it is dropped, so that its sequences follow one another.
     pub fn draw(&self) -> Draw<'_> {
         let now = self.clock.now_micros();
         let mut last = self.last.lock();
         last.updated = last.updated.max(now);
-        Draw { last, now_ms: now.div_euclid(1000), worker: self.worker }
+        // By the same time as `_updated`, so that no `_seq` is earlier than it: rows of stream tables expire by both.
+        let now_ms = last.updated.div_euclid(1000);
+        Draw { last, now_ms, worker: self.worker }
     }
 }
 

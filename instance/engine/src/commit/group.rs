@@ -1,5 +1,6 @@
 //! One batch of row writes: each member is judged by the rows on disk and by the members before it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -8,7 +9,7 @@ use rocksdb::{DBPinnableSlice, WriteBatch};
 use crate::EngineError;
 use crate::commit::Shared;
 use crate::commit::clock::Draw;
-use crate::commit::judge::{is_current, is_dirtied, visible_hot};
+use crate::commit::judge::{is_current, is_current_in_stream, is_dirtied, visible_hot};
 use crate::commit::record::{ColdRow, Read, RowRecord};
 use crate::commit::unflushed::Version;
 use crate::commit::writer::{TableState, Tables, no_table, stage_high_water};
@@ -16,6 +17,7 @@ use crate::engine::Committed;
 use crate::hot::changes::{self, Operation};
 use crate::hot::row::{self, RowHeader};
 use crate::hot::store::{Family, failed};
+use crate::hot::stream::{self, Buckets, Moment};
 use crate::hot::tier::{self, Mask};
 use crate::schema::TableId;
 use crate::seq::Seq;
@@ -29,6 +31,8 @@ pub(super) struct Group<'a> {
     /// Rows of members that were accepted, by stored key.
     accepted: HashMap<&'a [u8], Accepted>,
     staged: Staged,
+    /// When rows of stream tables are looked up: no version is newer.
+    moment: Moment,
     /// Where a row is stamped before it is copied into the batch.
     scratch: Vec<u8>,
 }
@@ -73,6 +77,8 @@ struct StagedRow {
     new: Version,
     superseded: Option<Version>,
     change_bytes: u64,
+    /// Whether a flush will carry it.
+    is_unflushed: bool,
 }
 
 impl<'a> Group<'a> {
@@ -84,6 +90,7 @@ impl<'a> Group<'a> {
             batch: WriteBatch::default(),
             accepted: HashMap::new(),
             staged: Staged { last_seq, rows: Vec::new() },
+            moment: shared.clock.moment(),
             scratch: Vec::new(),
         }
     }
@@ -113,14 +120,20 @@ impl<'a> Group<'a> {
         let mut visible = Vec::with_capacity(rows.len());
         for (row, stored) in rows.iter().zip(stored) {
             let state = table_of(self.tables, row)?;
-            if let Entry::Vacant(first) = keys.entry(row.key.as_slice()) {
+            if row.has_hidden_key() {
+                // It is unique by its `_seq`.
+            } else if let Entry::Vacant(first) = keys.entry(row.key.as_slice()) {
                 first.insert(());
             } else {
                 return Err(EngineError::Invalid(format!("a commit names a key of table {} twice", state.name)));
             }
             let found = self.visible(row, stored, state)?;
             let header = found.as_ref().map(|visible| &visible.header);
-            if row.version != state.version || !is_current(header, &row.read, &state.record.tier) {
+            let is_current = match state.buckets {
+                Some(_) => is_current_in_stream(header, &row.read),
+                None => is_current(header, &row.read, &state.record.tier),
+            };
+            if row.version != state.version || !is_current {
                 return Err(EngineError::Stale);
             }
             visible.push(found);
@@ -133,7 +146,11 @@ impl<'a> Group<'a> {
         let mut found: Vec<_> = rows.iter().map(|_| None).collect();
         let mut by_family: HashMap<Family, Vec<usize>> = HashMap::new();
         for (at, row) in rows.iter().enumerate().filter(|(_, row)| row.read != Read::Generated) {
-            by_family.entry(Family::of_rows(table_of(self.tables, row)?.kind)).or_default().push(at);
+            let state = table_of(self.tables, row)?;
+            match state.buckets {
+                Some(buckets) => found[at] = self.live_in_stream(row, buckets)?,
+                None => by_family.entry(Family::of_rows(state.kind)).or_default().push(at),
+            }
         }
         for (family, places) in by_family {
             let (db, family) = (self.shared.hot.db(), self.shared.hot.family(family));
@@ -143,6 +160,24 @@ impl<'a> Group<'a> {
             }
         }
         Ok(found)
+    }
+
+    /// The version of a stream table's row that has not expired. One that was found lies in the bucket of its `_seq`; one that was
+    /// not may have come since, in any bucket.
+    fn live_in_stream(&self, row: &RowRecord, buckets: Buckets) -> Result<Option<DBPinnableSlice<'a>>, EngineError> {
+        let of_bucket = |bucket| stream::stored_key(row.table, bucket, row.row_key());
+        let probes: Vec<_> = match &row.read {
+            Read::Looked { seq: Some(seq), .. } => vec![of_bucket(buckets.of_seq(*seq))],
+            _ => buckets.live(self.moment).rev().map(of_bucket).collect(),
+        };
+        let (db, family) = (self.shared.hot.db(), self.shared.hot.family(Family::StreamTable));
+        for found in db.batched_multi_get_cf(family, probes.iter(), false) {
+            let Some(bytes) = found.map_err(failed("read rows that a commit supersedes"))? else { continue };
+            if buckets.is_live(row::header(&bytes)?.updated, self.moment.now) {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
     }
 
     fn visible(
@@ -168,10 +203,14 @@ impl<'a> Group<'a> {
         self.scratch.clear();
         self.scratch.extend_from_slice(&row.value);
         row::stamp(&mut self.scratch, seq, updated);
-        self.batch.put_cf(hot.family(Family::of_rows(state.kind)), &row.key, &self.scratch);
         let header = RowHeader { seq, updated, deleted: row.deletes, schema: row.version };
 
         let superseded = visible.as_ref().map(|visible| visible.header);
+        let row_key = row_key(row, seq);
+        match state.buckets {
+            Some(buckets) => self.stage_in_stream(row, &row_key, buckets, header, superseded.as_ref()),
+            None => self.batch.put_cf(hot.family(Family::of_rows(state.kind)), &row.key, &self.scratch),
+        }
         let cold = visible.is_none().then(|| cold_row(row)).flatten();
         if let Some(cold) = cold {
             let mask = Mask::storage_key(row.table, &cold.place.file, cold.place.row);
@@ -181,7 +220,7 @@ impl<'a> Group<'a> {
             let dirty = tier::dirty_key(row.table, intent.job, row.row_key());
             self.batch.put_cf(hot.family(Family::Dirty), dirty, []);
         }
-        let change_bytes = self.stage_change(row, seq, visible.as_ref(), cold);
+        let change_bytes = self.stage_change(row, &row_key, seq, visible.as_ref(), cold);
 
         let bytes = |value: usize| (row.key.len() + value) as u64;
         let old = |visible: &Visible<'_>| Version {
@@ -194,15 +233,39 @@ impl<'a> Group<'a> {
             new: Version { seq, updated, bytes: bytes(row.value.len()) },
             superseded: visible.as_ref().map(old),
             change_bytes,
+            is_unflushed: state.buckets.is_none(),
         });
         self.staged.last_seq = seq;
-        self.accepted.insert(&row.key, Accepted { header, member, row: at });
+        if !row.has_hidden_key() {
+            self.accepted.insert(&row.key, Accepted { header, member, row: at });
+        }
+    }
+
+    /// Stages the row that lies in `scratch` into the bucket of its `_seq`, and takes the version that it supersedes out of its own.
+    /// There is nothing below that a tombstone would have to hide.
+    fn stage_in_stream(
+        &mut self,
+        row: &RowRecord,
+        row_key: &[u8],
+        buckets: Buckets,
+        header: RowHeader,
+        superseded: Option<&RowHeader>,
+    ) {
+        let family = self.shared.hot.family(Family::StreamTable);
+        let stored = |seq| stream::stored_key(row.table, buckets.of_seq(seq), row_key);
+        if let Some(old) = superseded.filter(|old| !old.deleted) {
+            self.batch.delete_cf(family, stored(old.seq));
+        }
+        if !header.deleted {
+            self.batch.put_cf(family, stored(header.seq), &self.scratch);
+        }
     }
 
     /// Stages the change record; gives its size.
     fn stage_change(
         &mut self,
         row: &RowRecord,
+        row_key: &[u8],
         seq: Seq,
         visible: Option<&Visible<'_>>,
         cold: Option<&ColdRow>,
@@ -224,7 +287,7 @@ impl<'a> Group<'a> {
             (false, None) => Operation::Insert,
         };
         let key = changes::storage_key(row.table, row.user(), seq);
-        let value = changes::storage_value(operation, row.row_key(), old);
+        let value = changes::storage_value(operation, row_key, old);
         self.batch.put_cf(self.shared.hot.family(Family::Changes), &key, &value);
         (key.len() + value.len()) as u64
     }
@@ -244,10 +307,20 @@ impl Staged {
     pub(super) fn publish(self, shared: &Shared) {
         let (mut unflushed, mut changes) = (shared.unflushed.lock(), shared.changes.lock());
         for row in self.rows {
-            unflushed.entry(row.table).or_default().put(row.new, row.superseded);
+            if row.is_unflushed {
+                unflushed.entry(row.table).or_default().put(row.new, row.superseded);
+            }
             changes.add(row.table, row.new.seq, row.change_bytes);
         }
     }
+}
+
+/// The key within the table, once the `_seq` is known.
+fn row_key(row: &RowRecord, seq: Seq) -> Cow<'_, [u8]> {
+    if row.has_hidden_key() {
+        return Cow::Owned([row.row_key(), &stream::hidden_key(seq)].concat());
+    }
+    Cow::Borrowed(row.row_key())
 }
 
 fn table_of<'t>(tables: &'t Tables, row: &RowRecord) -> Result<&'t TableState, EngineError> {

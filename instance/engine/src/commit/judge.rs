@@ -20,6 +20,14 @@ pub fn is_current(visible: Option<&RowHeader>, read: &Read, tier: &TableTier) ->
     }
 }
 
+/// The same in a stream table, which has no cold tier: `live` is the version that has not expired.
+pub fn is_current_in_stream(live: Option<&RowHeader>, read: &Read) -> bool {
+    match read {
+        Read::Generated => true,
+        Read::Looked { seq, .. } => *seq == live.filter(|hot| !hot.deleted).map(|hot| hot.seq),
+    }
+}
+
 /// The flush that may carry a version which a commit supersedes; after a restart too, for the intent is stored.
 pub fn is_dirtied<'a>(superseded: Option<&RowHeader>, intents: &'a [Intent]) -> Option<&'a Intent> {
     let hot = superseded?;

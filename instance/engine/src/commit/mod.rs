@@ -7,9 +7,11 @@
 //! * [`clock`]: where `_seq` and `_updated` come from;
 //! * [`judge`]: whether what a write read still holds; pure;
 //! * `group`, `tiers`, `writer`: the thread;
+//! * `trim`, `expiry`: threads that let the oldest changes, and expired rows of stream tables, go;
 //! * [`unflushed`], [`retention`], `rebuild`: what is known in memory of rows to flush and of the change log.
 
 pub mod clock;
+mod expiry;
 mod group;
 pub mod judge;
 mod rebuild;
@@ -39,6 +41,7 @@ use crate::hot::{Hot, HotSnapshot, RowKey};
 use crate::schema::{Table, TableId};
 
 use clock::{Clock, SeqClock};
+use expiry::Expiry;
 use record::{CommitRecord, RowRecord};
 use retention::ChangeLogs;
 use trim::Trimmer;
@@ -72,6 +75,7 @@ pub(crate) struct Shared {
 struct Threads {
     writer: Mutex<Option<JoinHandle<()>>>,
     trimmer: Mutex<Option<Trimmer>>,
+    expiry: Mutex<Option<Expiry>>,
 }
 
 /// A flush that the committer has begun.
@@ -103,10 +107,16 @@ impl Committer {
             waiting: Arc::new(Semaphore::new(waiting_units as usize)),
             waiting_units,
             shared,
-            threads: Arc::new(Threads { writer: Mutex::new(Some(writer)), trimmer: Mutex::new(None) }),
+            threads: Arc::new(Threads {
+                writer: Mutex::new(Some(writer)),
+                trimmer: Mutex::new(None),
+                expiry: Mutex::new(None),
+            }),
         };
         let trimmer = Trimmer::start(committer.queue.clone(), committer.shared.clone(), &config.limits)?;
         *committer.threads.trimmer.lock() = Some(trimmer);
+        let expiry = Expiry::start(committer.queue.clone(), committer.shared.clone())?;
+        *committer.threads.expiry.lock() = Some(expiry);
         Ok(committer)
     }
 
@@ -202,20 +212,23 @@ impl Committer {
         &self.shared
     }
 
-    /// Commits what waits, and ends the threads.
+    /// Commits what waits, and ends the threads: first those that send commits of their own.
     pub async fn close(&self) {
-        // Where the thread is gone already, there is nothing to stop.
-        let _ = self.queue.send(Message::Stop).await;
-        let (writer, trimmer) = (self.threads.writer.lock().take(), self.threads.trimmer.lock().take());
-        let joined = tokio::task::spawn_blocking(move || {
+        let (trimmer, expiry) = (self.threads.trimmer.lock().take(), self.threads.expiry.lock().take());
+        let stopped = tokio::task::spawn_blocking(move || {
             if let Some(trimmer) = trimmer {
                 trimmer.stop();
             }
-            // The thread ends the process where it panics, so that joining it can't fail.
-            if let Some(writer) = writer {
-                let _ = writer.join();
+            if let Some(expiry) = expiry {
+                expiry.stop();
             }
         });
+        stopped.await.expect("joining threads does not panic");
+        // Where the thread is gone already, there is nothing to stop.
+        let _ = self.queue.send(Message::Stop).await;
+        let writer = self.threads.writer.lock().take();
+        // The thread ends the process where it panics, so that joining it can't fail.
+        let joined = tokio::task::spawn_blocking(move || drop(writer.map(JoinHandle::join)));
         joined.await.expect("joining threads does not panic");
     }
 

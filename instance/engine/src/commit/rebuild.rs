@@ -38,6 +38,10 @@ fn count_rows(
     state: &TableState,
     rebuilt: &mut Rebuilt,
 ) -> Result<(), EngineError> {
+    // Rows of stream tables are never flushed, and so never unflushed.
+    if state.buckets.is_some() {
+        return Ok(());
+    }
     let mut counters = Counters::default();
     if let Some(flush) = state.record.intents.iter().find(|intent| intent.kind == IntentKind::Flush) {
         counters.begin_flush(flush.w);

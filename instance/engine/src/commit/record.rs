@@ -9,7 +9,7 @@ use crate::engine::{LookUp, Place, RowWrite};
 use crate::flush::{Epoch, Intent};
 use crate::hot::row;
 use crate::hot::{RowKey, key};
-use crate::schema::{SchemaVersion, TableId};
+use crate::schema::{SchemaVersion, TableId, TableKind};
 use crate::seq::Seq;
 
 /// One commit.
@@ -69,6 +69,13 @@ pub enum CommitRecord {
         /// What goes.
         ranges: Vec<KeyRange>,
     },
+    /// The oldest time buckets of a stream table go.
+    DropExpired {
+        /// The table.
+        table: TableId,
+        /// What goes: buckets in which nothing may be seen any more.
+        range: KeyRange,
+    },
 }
 
 /// A range of stored keys: from inclusive, to exclusive.
@@ -81,7 +88,8 @@ pub struct RowRecord {
     pub table: TableId,
     /// The schema with which the statement worked.
     pub version: SchemaVersion,
-    /// The whole stored key.
+    /// The whole stored key, in stream tables without its time bucket, which comes with the `_seq`; there it may end with the user,
+    /// and goes on with the `_seq` then.
     pub key: Vec<u8>,
     /// Where the user's part ends in the key; the table id's end in shared tables.
     pub user_end: usize,
@@ -136,11 +144,19 @@ impl RowRecord {
             let what = format!("{} bytes are more than limits.row_bytes = {row_bytes} allows a row", value.len());
             return Err(invalid(&what));
         }
+        if write.key.0.is_empty() && (table.kind != TableKind::Stream || write.new.is_none() || found) {
+            return Err(invalid("only new rows of stream tables go without a key: not so a row"));
+        }
         let mut key = key::part_prefix(table.id, write.user.as_ref());
         let user_end = key.len();
         key.extend_from_slice(&write.key.0);
         let read = Read::of(&write)?;
         Ok(Self { table: table.id, version: table.version, key, user_end, read, value, deletes })
+    }
+
+    /// Whether its key is the `_seq` that it is about to get.
+    pub fn has_hidden_key(&self) -> bool {
+        self.key.len() == self.user_end
     }
 
     /// The key within the table.

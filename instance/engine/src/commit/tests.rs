@@ -2,6 +2,7 @@
 
 mod programs;
 mod speed;
+mod streams;
 mod volume;
 mod world;
 

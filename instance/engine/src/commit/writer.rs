@@ -14,12 +14,13 @@ use tokio::sync::{mpsc, oneshot};
 use crate::EngineError;
 use crate::catalog::{self, CatalogChange, Effect};
 use crate::commit::group::Group;
-use crate::commit::record::{CommitRecord, RowRecord};
+use crate::commit::record::{CommitRecord, KeyRange, RowRecord};
 use crate::commit::{GROUP_BYTES, Permit, Shared};
 use crate::config::Durability;
 use crate::engine::Committed;
 use crate::flush::Intent;
 use crate::hot::store::Family;
+use crate::hot::stream::Buckets;
 use crate::hot::tier::TierRecord;
 use crate::hot::{HotSnapshot, RowKey, volume};
 use crate::schema::{SchemaVersion, Table, TableId, TableKind, TableName};
@@ -77,11 +78,20 @@ pub(super) struct TableState {
     pub(super) record: TierRecord,
     /// No row of the table was written after it: what was looked through up to here is the whole table.
     pub(super) last_written: Seq,
+    /// Of a stream table.
+    pub(super) buckets: Option<Buckets>,
 }
 
 impl TableState {
     pub(super) fn new(table: &Table, record: TierRecord, last_written: Seq) -> Self {
-        Self { name: table.name.clone(), kind: table.kind, version: table.version, record, last_written }
+        Self {
+            name: table.name.clone(),
+            kind: table.kind,
+            version: table.version,
+            record,
+            last_written,
+            buckets: Buckets::of(table),
+        }
     }
 }
 
@@ -118,7 +128,11 @@ impl Writer {
         let mut held = None;
         while let Some(message) = held.take().or_else(|| queue.blocking_recv()) {
             match message {
-                Message::Stop => break,
+                Message::Stop => {
+                    // What has expired stays so, also when the computer's clock is set back before the next start.
+                    self.write_high_water();
+                    break;
+                }
                 Message::Commit(request) => match request.record {
                     CommitRecord::Rows(_) => held = self.commit_group(request, queue),
                     _ => self.commit_alone(request),
@@ -184,6 +198,7 @@ impl Writer {
             CommitRecord::EndFence { table, intent } => self.end_fence(table, &intent),
             CommitRecord::DeleteFlushed { table, keys } => self.delete_flushed(table, &keys),
             CommitRecord::TrimChanges { table, floor, ranges } => self.trim_changes(table, floor, &ranges),
+            CommitRecord::DropExpired { table, range } => self.drop_expired(table, &range),
         };
         let _ = request.reply.send(outcome);
     }
@@ -215,6 +230,25 @@ impl Writer {
         }
         self.shared.catalog.store(Arc::new(applied.catalog));
         Ok(Outcome::Done)
+    }
+
+    /// Nothing in the range may be seen any more; the time that said so is stored with it. A power cut may bring both back, which
+    /// is settled by the next of these.
+    fn drop_expired(&mut self, table: TableId, (from, to): &KeyRange) -> Result<Outcome, EngineError> {
+        self.table(table)?;
+        let mut batch = WriteBatch::default();
+        if from < to {
+            batch.delete_range_cf(self.shared.hot.family(Family::StreamTable), from, to);
+        }
+        stage_high_water(&self.shared, &mut batch);
+        self.write(batch, false);
+        Ok(Outcome::Done)
+    }
+
+    fn write_high_water(&self) {
+        let mut batch = WriteBatch::default();
+        stage_high_water(&self.shared, &mut batch);
+        self.write(batch, self.sync);
     }
 
     /// The table's state.

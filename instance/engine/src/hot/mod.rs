@@ -2,6 +2,7 @@
 //!
 //! * [`key`], [`row`], [`changes`]: how keys, rows and change records are encoded; pure;
 //! * [`store`]: the database itself, opened once, with the record that says whose volume it is ([`volume`]);
+//! * [`stream`]: how rows of stream tables lie by time; pure;
 //! * [`snapshot`], [`scan`]: consistent reads, as rows or as Arrow batches ([`batch`]);
 //! * [`disk`]: free space, and the reserve that lets a flush end on a full disk.
 //!
@@ -15,6 +16,7 @@ pub mod row;
 pub mod scan;
 pub mod snapshot;
 pub mod store;
+pub mod stream;
 pub mod tier;
 pub mod volume;
 

@@ -13,6 +13,7 @@ use crate::hot::key::{self, Key, RowKey};
 use crate::hot::row::{self, RowReader};
 use crate::hot::scan::HotScan;
 use crate::hot::store::{Family, failed, handle};
+use crate::hot::stream::{self, Buckets, Moment};
 use crate::hot::tier::{self, Mask, TableTier, TierRecord};
 use crate::hot::volume::{self, HighWater};
 use crate::schema::{Table, TableId, TableKind, UserId};
@@ -32,6 +33,8 @@ self_cell::self_cell!(
 #[derive(Clone)]
 pub struct HotSnapshot {
     cell: Arc<OwnedSnapshot>,
+    /// When rows of stream tables are read. Without it they are not: only [`crate::Engine::snapshot`] gives it.
+    moment: Moment,
 }
 
 /// A hot row version above `flushed_through`.
@@ -57,7 +60,17 @@ pub struct FlushedKeys {
 
 impl HotSnapshot {
     pub(crate) fn take(db: Arc<DB>) -> Self {
-        Self { cell: Arc::new(OwnedSnapshot::new(db, |db| db.snapshot())) }
+        Self { cell: Arc::new(OwnedSnapshot::new(db, |db| db.snapshot())), moment: Moment::default() }
+    }
+
+    /// The same, read at that moment, which must have been asked for after the snapshot was taken.
+    pub fn at(self, moment: Moment) -> Self {
+        Self { moment, ..self }
+    }
+
+    /// When it is read.
+    pub fn moment(&self) -> Moment {
+        self.moment
     }
 
     /// Every commit of the snapshot has a sequence up to it, and every later one a higher one.
@@ -112,6 +125,9 @@ impl HotSnapshot {
         user: Option<&UserId>,
         keys: &[Key],
     ) -> Result<Vec<Option<HotRow>>, EngineError> {
+        if let Some(buckets) = Buckets::of(table) {
+            return keys.iter().map(|key| self.stream_row(table, buckets, user, key)).collect();
+        }
         let flushed = self.tier(table.id)?.flushed_through;
         let reader = RowReader::of_all(table);
         let family = Family::of_rows(table.kind);
@@ -134,6 +150,29 @@ impl HotSnapshot {
             found.map_err(failed("read hot rows"))?.map(|bytes| decode(key, &bytes)).transpose().map(Option::flatten)
         };
         keys.iter().zip(found).map(row).collect()
+    }
+
+    /// The live row of a stream table: it lies in one of few buckets.
+    fn stream_row(
+        &self,
+        table: &Table,
+        buckets: Buckets,
+        user: Option<&UserId>,
+        key: &Key,
+    ) -> Result<Option<HotRow>, EngineError> {
+        let row_key = RowKey { user: user.cloned(), key: key.clone() };
+        let bytes = row_key.bytes();
+        let stored: Vec<_> =
+            buckets.live(self.moment).rev().map(|bucket| stream::stored_key(table.id, bucket, &bytes)).collect();
+        let (family, options) = (self.family(Family::StreamTable), self.read_options());
+        for found in self.db().batched_multi_get_cf_opt(family, stored.iter(), false, &options) {
+            let Some(bytes) = found.map_err(failed("read rows of a stream table"))? else { continue };
+            if buckets.is_live(row::header(&bytes)?.updated, self.moment.now) {
+                let (header, row) = row::decode_row(table, &RowReader::of_all(table), &bytes)?;
+                return Ok(Some(HotRow { key: row_key, seq: header.seq, updated: header.updated, row }));
+            }
+        }
+        Ok(None)
     }
 
     /// The table's rows, or one user's, in key order: versions above `flushed_through`, tombstones too.

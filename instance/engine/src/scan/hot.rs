@@ -1,5 +1,6 @@
 //! The hot rows of a table as a stream of batches, read on threads that may block.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,18 +20,21 @@ pub struct HotRows {
     table: Arc<Table>,
     user: Option<UserId>,
     projection: Vec<usize>,
+    without: Arc<HashSet<Vec<u8>>>,
     /// Where `_user_id` stands in the batches, if it is wanted.
     user_place: Option<usize>,
     schema: SchemaRef,
 }
 
 impl HotRows {
-    /// The columns of `projection`, which are places in the table's SQL schema; the one behind its last is `_user_id`.
+    /// The columns of `projection`, which are places in the table's SQL schema; the one behind its last is `_user_id`. Rows of the
+    /// stored keys `without` are left out.
     pub fn new(
         snapshot: HotSnapshot,
         table: Arc<Table>,
         user: Option<UserId>,
         projection: Vec<usize>,
+        without: Arc<HashSet<Vec<u8>>>,
     ) -> Result<Self, arrow_schema::ArrowError> {
         let sql = table.sql_schema();
         let user_field = Arc::new(Field::new(USER_ID, DataType::Utf8, false));
@@ -38,11 +42,13 @@ impl HotRows {
         let schema = Arc::new(Schema::new(fields).project(&projection)?);
         let user_place = projection.iter().position(|place| *place == sql.fields().len());
         let projection = projection.into_iter().filter(|place| *place < sql.fields().len()).collect();
-        Ok(Self { snapshot, table, user, projection, user_place, schema })
+        Ok(Self { snapshot, table, user, projection, without, user_place, schema })
     }
 
     fn scan(&self) -> HotScan {
-        self.snapshot.scan(&self.table, self.user.as_ref(), Some(&self.projection), self.user_place.is_some())
+        let with_user = self.user_place.is_some();
+        let scan = self.snapshot.scan(&self.table, self.user.as_ref(), Some(&self.projection), with_user);
+        scan.without(self.without.clone())
     }
 
     /// The places of a batch's columns, which end with `_user_id`, in the order that is wanted.

@@ -21,10 +21,18 @@ use datafusion::catalog::TableProvider;
 use crate::cold::PinnedCold;
 use crate::hot::HotSnapshot;
 use crate::schema::{Table, UserId};
+use crate::transaction::Overlay;
 
 /// The table as of one snapshot, with [`Table::sql_schema`]; of a per-user table only that user's rows.
-pub fn provider(hot: HotSnapshot, cold: PinnedCold, table: Arc<Table>, user: Option<UserId>) -> Arc<dyn TableProvider> {
-    Arc::new(table::KalamTable::new(hot, cold, table, user))
+/// Within a transaction, what that has written stands in the place of the rows of the same keys.
+pub fn provider(
+    hot: HotSnapshot,
+    cold: PinnedCold,
+    table: Arc<Table>,
+    user: Option<UserId>,
+    overlay: Option<Arc<Overlay>>,
+) -> Arc<dyn TableProvider> {
+    Arc::new(table::KalamTable::new(hot, cold, table, user, overlay))
 }
 
 /// As [`provider`], with the rows of all users, and `_user_id` behind the other columns of per-user tables. For the engine itself:

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
+use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, plan_err};
 use datafusion::error::Result;
@@ -23,6 +24,7 @@ use crate::EngineError;
 use crate::cold::{ColdFile, PinnedCold};
 use crate::hot::HotSnapshot;
 use crate::schema::{Table, USER_ID, UserId};
+use crate::transaction::{Overlay, Written};
 
 /// A table in one snapshot, for one user where its rows belong to users.
 pub struct KalamTable {
@@ -30,6 +32,7 @@ pub struct KalamTable {
     cold: PinnedCold,
     table: Arc<Table>,
     user: Option<UserId>,
+    overlay: Option<Arc<Overlay>>,
     /// Whether it has the rows of all users, with their `_user_id`.
     all_users: bool,
     schema: SchemaRef,
@@ -37,10 +40,16 @@ pub struct KalamTable {
 
 impl KalamTable {
     /// Reads nothing yet.
-    pub fn new(hot: HotSnapshot, cold: PinnedCold, table: Arc<Table>, user: Option<UserId>) -> Self {
+    pub fn new(
+        hot: HotSnapshot,
+        cold: PinnedCold,
+        table: Arc<Table>,
+        user: Option<UserId>,
+        overlay: Option<Arc<Overlay>>,
+    ) -> Self {
         let schema = table.sql_schema();
         let user = user.filter(|_| table.kind.is_per_user());
-        Self { hot, cold, table, user, all_users: false, schema }
+        Self { hot, cold, table, user, overlay, all_users: false, schema }
     }
 
     /// With the rows of all users, and `_user_id` as the last column of per-user tables.
@@ -48,7 +57,7 @@ impl KalamTable {
         let all_users = table.kind.is_per_user();
         let user = all_users.then(|| Arc::new(Field::new(USER_ID, DataType::Utf8, false)));
         let fields: Vec<FieldRef> = table.sql_schema().fields().iter().cloned().chain(user).collect();
-        Self { hot, cold, table, user: None, all_users, schema: Arc::new(Schema::new(fields)) }
+        Self { hot, cold, table, user: None, overlay: None, all_users, schema: Arc::new(Schema::new(fields)) }
     }
 
     async fn cold_plan(
@@ -57,6 +66,7 @@ impl KalamTable {
         projection: &[usize],
         filters: &[Expr],
         limit: Option<usize>,
+        written: &Written,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let tier = self.hot.tier(self.table.id).map_err(external)?;
         let snapshot = self.cold.at(&self.table, tier.cold_version).await.map_err(external)?;
@@ -67,7 +77,7 @@ impl KalamTable {
         let user_filter = self.user_filter();
         let filters: Vec<Expr> = filters.iter().cloned().chain(user_filter.clone()).collect();
         let files = cold::prune(state, &columns, &filters, snapshot.files.clone())?;
-        let files = self.without_hidden_rows(files).await.map_err(external)?;
+        let files = self.without_hidden_rows(files, written).await.map_err(external)?;
         let log = self.cold.tier().log(self.table.uuid);
         let cache = self.cold.tier().cache();
         let Some(filter) = user_filter else {
@@ -83,18 +93,32 @@ impl KalamTable {
         Ok(Some(Arc::new(own)))
     }
 
+    /// What the transaction that reads has written of the table so far.
+    fn written(&self) -> Result<Written> {
+        let Some(overlay) = &self.overlay else { return Ok(Written::default()) };
+        Overlay::check(&self.table).map_err(external)?;
+        Ok(overlay.written(&self.table, self.user.as_ref()))
+    }
+
     /// What keeps other users' rows out. DataFusion moves it into the files' scan; it can't leave the plan.
     fn user_filter(&self) -> Option<Expr> {
         self.user.as_ref().map(|user| ident(USER_ID).eq(lit(user.as_str())))
     }
 
-    async fn without_hidden_rows(&self, files: Vec<Arc<ColdFile>>) -> Result<Vec<VisibleFile>, EngineError> {
+    async fn without_hidden_rows(
+        &self,
+        files: Vec<Arc<ColdFile>>,
+        written: &Written,
+    ) -> Result<Vec<VisibleFile>, EngineError> {
         let mut masks = self.masks().await?;
         let mut visible = Vec::with_capacity(files.len());
         for file in files {
             let mut hidden = masks.remove(&file.path).unwrap_or_default();
             if let Some(deleted) = self.cold.tier().hidden_rows(self.table.uuid, &file).await? {
                 hidden |= deleted;
+            }
+            if let Some(overwritten) = written.places.get(&file.path) {
+                hidden |= overwritten;
             }
             visible.push(VisibleFile { file, hidden });
         }
@@ -113,11 +137,25 @@ impl KalamTable {
         Ok(rows)
     }
 
-    fn hot_plan(&self, projection: Vec<usize>, limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
-        let rows = HotRows::new(self.hot.clone(), self.table.clone(), self.user.clone(), projection.clone())?;
+    fn hot_plan(
+        &self,
+        projection: Vec<usize>,
+        limit: Option<usize>,
+        written: &Written,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let (hot, table, user) = (self.hot.clone(), self.table.clone(), self.user.clone());
+        let rows = HotRows::new(hot, table, user, projection.clone(), written.keys.clone())?;
         let schema = Arc::new(self.schema.project(&projection)?);
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, [], false, limit)?))
     }
+}
+
+/// What the transaction itself has written and not deleted again.
+fn written_plan(table: &Table, projection: &[usize], written: &Written) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let Some(batch) = written.batch(table, projection).map_err(external)? else { return Ok(None) };
+    let schema = batch.schema();
+    let plan: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[vec![batch]], schema, None)?;
+    Ok(Some(plan))
 }
 
 impl fmt::Debug for KalamTable {
@@ -154,10 +192,13 @@ impl TableProvider for KalamTable {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         // Filters are inexact here, so that a limit is only ours to apply where there are none.
         let limit = limit.filter(|_| filters.is_empty());
-        let hot = self.hot_plan(projection.clone(), limit)?;
-        match self.cold_plan(state, &projection, filters, limit).await? {
-            Some(cold) => UnionExec::try_new(vec![cold, hot]),
-            None => Ok(hot),
+        let written = self.written()?;
+        let cold = self.cold_plan(state, &projection, filters, limit, &written).await?;
+        let own = written_plan(&self.table, &projection, &written)?;
+        let hot = self.hot_plan(projection, limit, &written)?;
+        match (cold, own) {
+            (None, None) => Ok(hot),
+            (cold, own) => UnionExec::try_new(cold.into_iter().chain([hot]).chain(own).collect()),
         }
     }
 }

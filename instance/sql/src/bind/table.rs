@@ -33,7 +33,8 @@ pub fn bind(written: &CreateTable, name: TableName, now_ms: i64) -> Result<Table
     if columns.is_empty() || columns.len() > MAX_COLUMNS {
         return Err(invalid(format!("a table has 1 to {MAX_COLUMNS} columns, '{name}' has {}", columns.len())));
     }
-    let primary_key = bind_key(&name, &mut columns, inline_key, written.primary_key.as_deref())?;
+    let key = written.primary_key.as_deref();
+    let primary_key = bind_key((&name, options.kind), &mut columns, inline_key, key)?;
     Ok(Table {
         id: TableId(0),
         uuid: Uuid::new_v4(),
@@ -45,6 +46,7 @@ pub fn bind(written: &CreateTable, name: TableName, now_ms: i64) -> Result<Table
         primary_key,
         flush_policy: options.flush_policy,
         access_level: options.access_level,
+        ttl_seconds: options.ttl_seconds,
         created_at: now_ms,
         updated_at: now_ms,
     })
@@ -55,7 +57,7 @@ fn invalid(text: impl Into<String>) -> SqlError {
 }
 
 fn bind_key(
-    table: &TableName,
+    (table, kind): (&TableName, TableKind),
     columns: &mut [Column],
     inline: Vec<ColumnId>,
     listed: Option<&[Ident]>,
@@ -72,6 +74,7 @@ fn bind_key(
             names.iter().map(id_of).collect::<Result<Vec<_>, _>>()?
         }
         (1, None) => inline,
+        (0, None) if kind == TableKind::Stream => Vec::new(),
         (0, None) => return Err(invalid(format!("table '{table}' needs a PRIMARY KEY"))),
         _ => return Err(invalid(format!("table '{table}' has more than one PRIMARY KEY; write PRIMARY KEY (a, b)"))),
     };
@@ -160,11 +163,13 @@ struct Options {
     kind: TableKind,
     flush_policy: FlushPolicy,
     access_level: AccessLevel,
+    ttl_seconds: Option<u32>,
 }
 
 impl Options {
     fn bind(written: &CreateTable) -> Result<Self, SqlError> {
-        let (mut kind, mut flush_policy, mut access_level) = (written.kind, FlushPolicy::default(), None);
+        let (mut kind, mut flush_policy) = (written.kind, FlushPolicy::default());
+        let (mut access_level, mut ttl_seconds) = (None, None);
         for (name, text) in &written.options {
             match name.value.to_ascii_uppercase().as_str() {
                 "TYPE" => kind = Some(agreed_kind(kind, text)?),
@@ -172,19 +177,28 @@ impl Options {
                 "ACCESS_LEVEL" => access_level = Some(access_level_of(text)?),
                 "STORAGE_ID" if text == "local" => {}
                 "STORAGE_ID" => return Err(SqlError::not_found("storage", text)),
-                "TTL_SECONDS" => return Err(SqlError::not_available("TTL_SECONDS, which is for STREAM tables,")),
+                "TTL_SECONDS" => ttl_seconds = Some(ttl_of(text)?),
                 "DELETED_RETENTION_HOURS" => return Err(SqlError::not_available("the option DELETED_RETENTION_HOURS")),
                 other => return Err(invalid(format!("unknown table option '{other}'"))),
             }
         }
         let kind = kind.unwrap_or(TableKind::Shared);
-        if kind == TableKind::Stream {
-            return Err(SqlError::new(ErrorCode::NotAvailable, "STREAM tables are not available in this version"));
+        match (kind, ttl_seconds) {
+            (TableKind::Stream, None) => {
+                return Err(invalid("a STREAM table needs WITH (TTL_SECONDS = n): how long its rows live"));
+            }
+            (TableKind::User | TableKind::Shared, Some(_)) => {
+                return Err(invalid("TTL_SECONDS is for STREAM tables; rows of other tables do not expire"));
+            }
+            _ => {}
+        }
+        if kind == TableKind::Stream && flush_policy != FlushPolicy::default() {
+            return Err(invalid("FLUSH_POLICY is not for STREAM tables, which are never flushed"));
         }
         if access_level.is_some() && kind != TableKind::Shared {
             return Err(invalid("ACCESS_LEVEL is for SHARED tables; rows of other tables belong to one user each"));
         }
-        Ok(Self { kind, flush_policy, access_level: access_level.unwrap_or_default() })
+        Ok(Self { kind, flush_policy, access_level: access_level.unwrap_or_default(), ttl_seconds })
     }
 }
 
@@ -211,6 +225,13 @@ pub(super) fn access_level_of(text: &str) -> Result<AccessLevel, SqlError> {
         "dba" => Ok(AccessLevel::Dba),
         _ => Err(invalid(format!("ACCESS_LEVEL = '{text}': it is PUBLIC, PRIVATE, RESTRICTED or DBA"))),
     }
+}
+
+/// Seconds, from one to ten years of them.
+fn ttl_of(text: &str) -> Result<u32, SqlError> {
+    const LONGEST: u32 = 10 * 365 * 24 * 3600;
+    let seconds = text.trim().parse::<u32>().ok().filter(|seconds| (1..=LONGEST).contains(seconds));
+    seconds.ok_or_else(|| invalid(format!("TTL_SECONDS = '{text}': it is a number of seconds from 1 to {LONGEST}")))
 }
 
 /// `rows:N,interval:S`, in any order, at least one of them.
@@ -267,7 +288,10 @@ mod tests {
             ("CREATE TABLE a.b (id INT PRIMARY KEY, ID TEXT)", "'id' is defined twice"),
             ("CREATE TABLE a.b (id INT PRIMARY KEY) WITH (colour = 'red')", "unknown table option 'COLOUR'"),
             ("CREATE TABLE a.b (id INT PRIMARY KEY) WITH (FLUSH_POLICY = 'rows:0')", "FLUSH_POLICY"),
-            ("CREATE STREAM TABLE a.b (id INT PRIMARY KEY)", "STREAM tables are not available in this version"),
+            ("CREATE STREAM TABLE a.b (id INT PRIMARY KEY)", "needs WITH (TTL_SECONDS = n)"),
+            ("CREATE STREAM TABLE a.b (id INT) WITH (TTL_SECONDS = 0)", "TTL_SECONDS = '0'"),
+            ("CREATE TABLE a.b (id INT PRIMARY KEY) WITH (TTL_SECONDS = 5)", "TTL_SECONDS is for STREAM tables"),
+            ("CREATE STREAM TABLE a.b (id INT) WITH (TTL_SECONDS = 5, FLUSH_POLICY = 'rows:1')", "never flushed"),
             ("CREATE TABLE a.b (id INT PRIMARY KEY, v EMBEDDING(3))", "EMBEDDING"),
             ("CREATE TABLE a.b (id INT DEFAULT 'x' PRIMARY KEY)", "'x' is not a number"),
             ("CREATE USER TABLE a.b (id INT PRIMARY KEY) WITH (ACCESS_LEVEL = PUBLIC)", "ACCESS_LEVEL"),

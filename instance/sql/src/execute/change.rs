@@ -6,13 +6,16 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use datafusion::sql::sqlparser::ast::{
     self, AssignmentTarget, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins,
 };
 use kalamdb_engine::Engine;
 use kalamdb_engine::engine::{LookUp, RowWrite};
 use kalamdb_engine::hot::Key;
-use kalamdb_engine::schema::Table;
+use kalamdb_engine::schema::{SEQ, Table};
+use kalamdb_engine::seq::Seq;
 use kalamdb_engine::value::{Row, Value};
 
 use super::{Scope, Statements, write};
@@ -25,16 +28,16 @@ use crate::route::Target;
 use crate::{ErrorCode, SqlError, rows};
 
 /// `SET column = expression`.
-struct Assignment<'a> {
-    place: usize,
-    value: &'a Expr,
+pub(super) struct Assignment<'a> {
+    pub(super) place: usize,
+    pub(super) value: &'a Expr,
 }
 
 /// One row that a statement changes: how it was found, and what it becomes.
-struct Change {
-    key: Key,
-    look_up: LookUp,
-    new: Option<Row>,
+pub(super) struct Change {
+    pub(super) key: Key,
+    pub(super) look_up: LookUp,
+    pub(super) new: Option<Row>,
 }
 
 impl Statements {
@@ -43,7 +46,7 @@ impl Statements {
         update: &ast::Update,
         relations: &Relations,
         scope: &Scope<'_>,
-    ) -> Result<u64, SqlError> {
+    ) -> Result<usize, SqlError> {
         let extensions = [
             (update.from.is_some(), "UPDATE … FROM"),
             (update.returning.is_some() || update.output.is_some(), "UPDATE … RETURNING"),
@@ -54,13 +57,17 @@ impl Statements {
         ];
         refuse(&extensions)?;
         let target = target(&update.table, relations, scope)?;
+        if target.table.primary_key.is_empty() {
+            let what = format!("UPDATE of table '{}', whose rows have no PRIMARY KEY,", target.table.name);
+            return Err(SqlError::not_available(what));
+        }
         let assignments = assignments(&target.table, &update.assignments)?;
         let changed = match self.updated_by_key(&target, &assignments, update, relations, scope).await? {
             Some(changed) => changed,
             None => self.updated_by_query(&target, &assignments, update, relations, scope).await?,
         };
-        let count = changed.len() as u64;
-        self.commit(end_state(relations, &target.table, changed).await?).await?;
+        let count = changed.len();
+        self.commit(end_state(relations, &target.table, changed).await?, scope).await?;
         Ok(count)
     }
 
@@ -69,7 +76,7 @@ impl Statements {
         delete: &ast::Delete,
         relations: &Relations,
         scope: &Scope<'_>,
-    ) -> Result<u64, SqlError> {
+    ) -> Result<usize, SqlError> {
         let extensions = [
             (delete.using.is_some() || !delete.tables.is_empty(), "DELETE from several tables"),
             (delete.returning.is_some() || delete.output.is_some(), "DELETE … RETURNING"),
@@ -87,8 +94,8 @@ impl Statements {
         let look_ups = write::look_up(relations, &target.table, &keys).await?;
         let found = keys.into_iter().zip(look_ups).filter(|(_, look_up)| write::is_taken(look_up));
         let changes: Vec<Change> = found.map(|(key, look_up)| Change { key, look_up, new: None }).collect();
-        let count = changes.len() as u64;
-        self.commit(end_state(relations, &target.table, changes).await?).await?;
+        let count = changes.len();
+        self.commit(end_state(relations, &target.table, changes).await?, scope).await?;
         Ok(count)
     }
 
@@ -177,9 +184,17 @@ impl Statements {
         let table = &target.table;
         let positions = table.key_positions();
         let own = own_columns(table, from);
-        let items = positions.iter().map(|place| own[*place].clone()).collect();
+        let items = match positions.as_slice() {
+            [] => vec![column_of(from, SEQ)],
+            _ => positions.iter().map(|place| own[*place].clone()).collect(),
+        };
         let found = self.run_planned(select(items, from.clone(), selection.cloned()), relations, scope).await?;
         let mut keys = Vec::new();
+        if positions.is_empty() {
+            let seqs =
+                found.batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().iter());
+            return Ok(seqs.map(|seq| Engine::hidden_key(Seq(*seq))).collect());
+        }
         for batch in &found.batches {
             let cells = batch.columns().iter().zip(&positions);
             let columns = cells
@@ -213,7 +228,7 @@ fn target(from: &TableWithJoins, relations: &Relations, scope: &Scope<'_>) -> Re
         .ok_or_else(|| SqlError::not_available(format!("UPDATE or DELETE of '{from}'")))
 }
 
-fn assignments<'a>(table: &Table, written: &'a [ast::Assignment]) -> Result<Vec<Assignment<'a>>, SqlError> {
+pub(super) fn assignments<'a>(table: &Table, written: &'a [ast::Assignment]) -> Result<Vec<Assignment<'a>>, SqlError> {
     let mut seen = HashSet::new();
     let bind = |assignment: &'a ast::Assignment| {
         let AssignmentTarget::ColumnName(name) = &assignment.target else {
@@ -259,7 +274,11 @@ fn change(table: &Table, key: Key, look_up: LookUp, new: Row) -> Result<Option<C
 
 /// The writes that bring the changes about. A row whose key changes leaves its old place and takes a new one; whether that is
 /// free is judged on the end state, so that keys may be swapped or shifted.
-async fn end_state(relations: &Relations, table: &Arc<Table>, changes: Vec<Change>) -> Result<Vec<RowWrite>, SqlError> {
+pub(super) async fn end_state(
+    relations: &Relations,
+    table: &Arc<Table>,
+    changes: Vec<Change>,
+) -> Result<Vec<RowWrite>, SqlError> {
     let mut places: BTreeMap<Key, (LookUp, Option<Row>)> = BTreeMap::new();
     let mut moved = Vec::new();
     for Change { key, look_up, new } in changes {
@@ -310,14 +329,15 @@ fn select(items: Vec<SelectItem>, from: TableWithJoins, selection: Option<Expr>)
 
 /// The table's own columns, qualified as the statement calls the table.
 fn own_columns(table: &Table, from: &TableWithJoins) -> Vec<SelectItem> {
+    table.columns.iter().map(|column| column_of(from, &column.name)).collect()
+}
+
+fn column_of(from: &TableWithJoins, name: &str) -> SelectItem {
     let qualifier: Vec<Ident> = match &from.relation {
         TableFactor::Table { alias: Some(alias), .. } => vec![alias.name.clone()],
         TableFactor::Table { name, .. } => name.0.iter().filter_map(|part| part.as_ident().cloned()).collect(),
         _ => Vec::new(),
     };
-    let item = |name: &str| {
-        let column = Ident::with_quote('"', name);
-        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(qualifier.iter().cloned().chain([column]).collect()))
-    };
-    table.columns.iter().map(|column| item(&column.name)).collect()
+    let column = Ident::with_quote('"', name);
+    SelectItem::UnnamedExpr(Expr::CompoundIdentifier(qualifier.into_iter().chain([column]).collect()))
 }

@@ -2,17 +2,20 @@
 
 use datafusion::sql::sqlparser::ast::Ident;
 use kalamdb_api::flush::FlushReason;
-use kalamdb_engine::schema::TableName;
+use kalamdb_engine::schema::{TableKind, TableName};
 use uuid::Uuid;
 
 use super::{Outcome, Scope, Statements};
-use crate::SqlError;
 use crate::authorize;
 use crate::bind::names;
+use crate::{ErrorCode, SqlError};
 
 impl Statements {
     pub(super) async fn flush_table(&self, name: &TableName) -> Result<Outcome, SqlError> {
-        names::table(&self.engine.catalog(), name)?;
+        if names::table(&self.engine.catalog(), name)?.kind == TableKind::Stream {
+            let text = format!("table '{name}' is a STREAM table: its rows expire and are never flushed");
+            return Err(SqlError::new(ErrorCode::InvalidValue, text));
+        }
         if !self.engine.unflushed().iter().any(|unflushed| unflushed.table.name == *name) {
             return Ok(Outcome::done(format!("Nothing to flush in table '{name}'")));
         }

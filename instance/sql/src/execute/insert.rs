@@ -1,16 +1,22 @@
 //! INSERT.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use datafusion::sql::sqlparser::ast::{self, Expr, SetExpr, Value as AstValue};
 use kalamdb_engine::Engine;
 use kalamdb_engine::engine::{LookUp, RowWrite};
+use kalamdb_engine::hot::Key;
 use kalamdb_engine::schema::{Column, DefaultValue, SqlType, Table};
 use kalamdb_engine::value::{Row, Value};
 
-use super::{Scope, Statements, now, write};
+use super::change::{self, Change};
+use super::expression::Expressions;
+use super::returning::{Returning, Stamp};
+use super::upsert::{self, OnConflict};
+use super::write::{self, Stamps};
+use super::{Outcome, Scope, Statements, now};
 use crate::authorize::{self, Access};
 use crate::bind::literal::literal_of;
 use crate::bind::{names, value};
@@ -18,8 +24,33 @@ use crate::relations::Relations;
 use crate::wildcard::{self, Hidden};
 use crate::{ErrorCode, SqlError, functions, rows};
 
+/// The name under which ON CONFLICT knows the row that was proposed.
+const EXCLUDED: &str = "excluded";
+
 /// A row as the statement gives it: a value for each named column; none is DEFAULT.
 type GivenRow = Vec<Option<Value>>;
+
+/// A row that the statement proposes, and what lives at its key.
+pub(super) struct Proposal {
+    pub(super) key: Key,
+    pub(super) look_up: LookUp,
+    pub(super) row: Row,
+}
+
+/// A row that the statement counts: inserted, or updated by ON CONFLICT.
+pub(super) struct Affected {
+    /// Always to a new row.
+    pub(super) change: Change,
+    /// Not so where ON CONFLICT sets what is there already.
+    pub(super) is_written: bool,
+}
+
+impl Affected {
+    pub(super) fn inserted(proposal: Proposal) -> Self {
+        let Proposal { key, look_up, row } = proposal;
+        Self { change: Change { key, look_up, new: Some(row) }, is_written: true }
+    }
+}
 
 /// A whole row, and whether its key was generated here, so that nothing can live there.
 struct NewRow {
@@ -33,12 +64,18 @@ impl Statements {
         insert: &ast::Insert,
         relations: &Relations,
         scope: &Scope<'_>,
-    ) -> Result<u64, SqlError> {
+    ) -> Result<Outcome, SqlError> {
         refuse_extensions(insert)?;
         let name = names::insert_target(&insert.table, scope.namespace)?;
         let table = Arc::clone(names::table(&relations.catalog, &name)?);
         authorize::check_table(&relations.catalog, &name, scope.identity, Access::Write)?;
         let places = places(&table, insert)?;
+        let on_conflict = OnConflict::bind(&table, insert)?;
+        let expressions = |beside| Expressions::new(self, relations, scope, &table, beside);
+        let returning = match &insert.returning {
+            Some(items) => Some(Returning::bind(&table, items, expressions(None)?)?),
+            None => None,
+        };
         let source =
             insert.source.as_deref().ok_or_else(|| SqlError::not_available("INSERT without VALUES or SELECT"))?;
         let given = self.given_rows(&table, &places, source, relations, scope).await?;
@@ -46,9 +83,24 @@ impl Statements {
         let begun = now();
         let complete = |given| self.complete(&table, &places, given, begun);
         let new: Vec<NewRow> = given.into_iter().map(complete).collect::<Result<_, _>>()?;
-        let count = new.len() as u64;
-        self.commit(insertions(relations, &table, new).await?).await?;
-        Ok(count)
+        let proposals = proposals(relations, &table, new).await?;
+        let affected = match on_conflict {
+            OnConflict::Fail => insertions(&table, proposals)?,
+            OnConflict::Nothing => upsert::without_taken(&table, proposals),
+            OnConflict::Update(update) => upsert::updated(&table, proposals, update, &expressions(Some(EXCLUDED))?)?,
+        };
+        let Some(returning) = returning else {
+            let count = affected.len();
+            self.commit(writes(relations, &table, on_conflict, affected).await?, scope).await?;
+            return Ok(write::done("Inserted", count));
+        };
+        let rows: Vec<&Row> = affected.iter().filter_map(|affected| affected.change.new.as_ref()).collect();
+        let computed = returning.compute(&rows)?;
+        let known = affected.iter().map(|affected| known_stamp(&table, affected)).collect::<Result<Vec<_>, _>>()?;
+        let writes = writes(relations, &table, on_conflict, affected).await?;
+        let keys: Vec<Key> = writes.iter().map(|write| write.key.clone()).collect();
+        let stamps = self.commit(writes, scope).await?;
+        Ok(Outcome::Rows(returning.finish(computed, &stamps_of(known, &keys, &stamps))?))
     }
 
     async fn given_rows(
@@ -92,7 +144,8 @@ impl Statements {
         for (place, value) in places.iter().zip(given) {
             values[*place] = value;
         }
-        let mut has_generated_key = false;
+        // Rows without a key get their `_seq` for one.
+        let mut has_generated_key = table.primary_key.is_empty();
         let mut row = Row::with_capacity(values.len());
         for (column, value) in table.columns.iter().zip(values) {
             let generated = value.is_none() && column.default.as_ref().is_some_and(DefaultValue::is_generated_key);
@@ -122,8 +175,8 @@ impl Statements {
 
 fn refuse_extensions(insert: &ast::Insert) -> Result<(), SqlError> {
     let extensions = [
-        (insert.on.is_some(), "INSERT … ON CONFLICT"),
-        (insert.returning.is_some() || insert.output.is_some(), "INSERT … RETURNING"),
+        (insert.output.is_some(), "INSERT … OUTPUT"),
+        (insert.table_alias.is_some() || insert.insert_alias.is_some(), "INSERT INTO … AS"),
         (insert.overwrite, "INSERT OVERWRITE"),
         (insert.replace_into || insert.or.is_some() || insert.ignore, "REPLACE INTO, INSERT OR … and INSERT IGNORE"),
         (!insert.assignments.is_empty(), "INSERT … SET"),
@@ -224,25 +277,72 @@ fn given_of_batches(
     Ok(rows)
 }
 
-/// The writes, once no row of the statement or of the table has any of their keys.
-async fn insertions(relations: &Relations, table: &Arc<Table>, new: Vec<NewRow>) -> Result<Vec<RowWrite>, SqlError> {
+/// The rows with what lives at their keys. Where the key was generated here, nothing can.
+async fn proposals(relations: &Relations, table: &Arc<Table>, new: Vec<NewRow>) -> Result<Vec<Proposal>, SqlError> {
     let keys = new.iter().map(|new| Engine::key(table, &new.row)).collect::<Result<Vec<_>, _>>()?;
-    let mut seen = HashSet::with_capacity(keys.len());
-    if let Some(at) = keys.iter().position(|key| !seen.insert(key)) {
-        return Err(write::duplicate_key(table, &new[at].row));
-    }
     let asked: Vec<_> =
         keys.iter().zip(&new).filter(|(_, new)| !new.has_generated_key).map(|(key, _)| key.clone()).collect();
     let mut look_ups = write::look_up(relations, table, &asked).await?.into_iter();
-    let user = write::owner(table, relations);
-    let mut writes = Vec::with_capacity(new.len());
-    for (key, new) in keys.into_iter().zip(new) {
-        let look_up =
-            if new.has_generated_key { LookUp::Generated } else { look_ups.next().unwrap_or(LookUp::Generated) };
-        if write::is_taken(&look_up) {
-            return Err(write::duplicate_key(table, &new.row));
+    let proposal = |(key, new): (Key, NewRow)| {
+        let asked = if new.has_generated_key { None } else { look_ups.next() };
+        Proposal { key, look_up: asked.unwrap_or(LookUp::Generated), row: new.row }
+    };
+    Ok(keys.into_iter().zip(new).map(proposal).collect())
+}
+
+/// All of them, once no row of the statement or of the table has any of their keys.
+fn insertions(table: &Table, proposals: Vec<Proposal>) -> Result<Vec<Affected>, SqlError> {
+    let mut seen = HashSet::with_capacity(proposals.len());
+    for proposal in &proposals {
+        let is_second = !table.primary_key.is_empty() && !seen.insert(&proposal.key);
+        if is_second || write::is_taken(&proposal.look_up) {
+            return Err(write::duplicate_key(table, &proposal.row));
         }
-        writes.push(RowWrite { table: Arc::clone(table), user: user.clone(), key, look_up, new: Some(new.row) });
     }
-    Ok(writes)
+    Ok(proposals.into_iter().map(Affected::inserted).collect())
+}
+
+/// The writes of the affected rows. Keys change by ON CONFLICT … UPDATE alone; without it they are known to be free.
+async fn writes(
+    relations: &Relations,
+    table: &Arc<Table>,
+    on_conflict: OnConflict<'_>,
+    affected: Vec<Affected>,
+) -> Result<Vec<RowWrite>, SqlError> {
+    let changes = affected.into_iter().filter(|affected| affected.is_written).map(|affected| affected.change);
+    if matches!(on_conflict, OnConflict::Update(_)) {
+        return change::end_state(relations, table, changes.collect()).await;
+    }
+    let user = write::owner(table, relations);
+    let write =
+        |Change { key, look_up, new }| RowWrite { table: Arc::clone(table), user: user.clone(), key, look_up, new };
+    Ok(changes.map(write).collect())
+}
+
+/// What is known of a row's stamp before the commit.
+enum KnownStamp {
+    /// It stays as it is.
+    Kept(Stamp),
+    /// The commit gives it to the row of this key.
+    Given(Key),
+}
+
+fn known_stamp(table: &Table, affected: &Affected) -> Result<KnownStamp, SqlError> {
+    let Change { look_up, new, .. } = &affected.change;
+    Ok(match (affected.is_written, look_up.found(), new) {
+        (false, Some(found), _) => KnownStamp::Kept((found.seq.0, found.updated)),
+        (_, _, Some(row)) => KnownStamp::Given(Engine::key(table, row)?),
+        (_, _, None) => KnownStamp::Given(affected.change.key.clone()),
+    })
+}
+
+/// The stamp of each returned row. Rows without a key were written in their own order.
+fn stamps_of(known: Vec<KnownStamp>, written: &[Key], stamps: &Stamps) -> Vec<Stamp> {
+    let by_key: HashMap<&Key, i64> = written.iter().zip(stamps.seqs.iter().copied()).collect();
+    let stamp = |(at, known): (usize, KnownStamp)| match known {
+        KnownStamp::Kept(stamp) => stamp,
+        KnownStamp::Given(key) if key.0.is_empty() => (stamps.seqs[at], stamps.updated),
+        KnownStamp::Given(key) => (by_key.get(&key).copied().unwrap_or_default(), stamps.updated),
+    };
+    known.into_iter().enumerate().map(stamp).collect()
 }

@@ -3,18 +3,21 @@
 mod alter;
 mod change;
 mod define;
+mod expression;
 mod flush;
 mod insert;
 mod query;
+mod returning;
 mod show;
+mod upsert;
 mod users;
 mod write;
 
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
 use datafusion::sql::sqlparser::ast::{TableFactor, TableWithJoins, Visit, Visitor};
-use kalamdb_engine::Engine;
 use kalamdb_engine::schema::TableName;
+use kalamdb_engine::{Engine, Transaction};
 use serde_json::Value as Json;
 
 use crate::bind::literal::Parameters;
@@ -40,6 +43,8 @@ pub struct Scope<'a> {
     pub parameters: &'a Parameters,
     /// Who asks.
     pub identity: &'a Identity,
+    /// The transaction that it is part of; without one it commits by itself.
+    pub transaction: Option<&'a Transaction>,
 }
 
 /// What a statement answers.
@@ -78,7 +83,7 @@ pub struct ResultColumn {
 
 impl Outcome {
     /// DDL.
-    fn done(message: impl Into<String>) -> Self {
+    pub(crate) fn done(message: impl Into<String>) -> Self {
         Self::Done { row_count: 0, message: message.into() }
     }
 }
@@ -104,10 +109,13 @@ impl Statements {
         }
     }
 
-    /// One snapshot and the catalog of the same moment for the whole statement: no row of it was written with another schema than
-    /// one that the catalog's can read.
+    /// One snapshot and the catalog of the same moment for the whole statement, or for the whole transaction: no row of it was written
+    /// with another schema than one that the catalog's can read.
     fn relations(&self, scope: &Scope<'_>) -> Relations {
-        let (catalog, snapshot) = self.engine.read();
+        let (catalog, snapshot) = match scope.transaction {
+            Some(transaction) => (transaction.catalog().clone(), transaction.snapshot().clone()),
+            None => self.engine.read(),
+        };
         Relations { catalog, snapshot, identity: scope.identity.clone(), engine: self.engine.clone() }
     }
 }

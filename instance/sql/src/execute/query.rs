@@ -161,7 +161,7 @@ fn result_columns(plan: &LogicalPlan, catalog: &Catalog, namespace: &str) -> Vec
 }
 
 /// `pk`, `nn`, `uq` of a table's column; system columns are never NULL.
-fn flags(table: &Table, name: &str) -> Vec<&'static str> {
+pub(super) fn flags(table: &Table, name: &str) -> Vec<&'static str> {
     let Some(column) = table.column(name) else { return vec!["nn"] };
     let is_key = table.primary_key.contains(&column.id);
     let is_whole_key = is_key && table.primary_key.len() == 1;

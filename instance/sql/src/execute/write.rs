@@ -8,6 +8,7 @@ use kalamdb_engine::engine::{LookUp, RowWrite};
 use kalamdb_engine::hot::Key;
 use kalamdb_engine::schema::{Table, UserId};
 use kalamdb_engine::value::{Row, Value};
+use uuid::Uuid;
 
 use super::{Outcome, Scope, Statements};
 use crate::bind::value;
@@ -27,15 +28,17 @@ pub(super) enum Write<'a> {
     Delete(&'a ast::Delete),
 }
 
-impl Write<'_> {
-    fn done(self, rows: u64) -> Outcome {
-        let verb = match self {
-            Self::Insert(_) => "Inserted",
-            Self::Update(_) => "Updated",
-            Self::Delete(_) => "Deleted",
-        };
-        Outcome::Done { row_count: rows, message: format!("{verb} {rows} row(s)") }
-    }
+/// What a commit gave its rows.
+pub(super) struct Stamps {
+    /// `_seq` of each, in the order of the writes; within a transaction provisional.
+    pub(super) seqs: Vec<i64>,
+    /// `_updated` of all.
+    pub(super) updated: i64,
+}
+
+/// `Inserted 2 row(s)`.
+pub(super) fn done(verb: &str, rows: usize) -> Outcome {
+    Outcome::Done { row_count: rows as u64, message: format!("{verb} {rows} row(s)") }
 }
 
 impl Statements {
@@ -44,9 +47,10 @@ impl Statements {
         for _ in 1..self.config.commit_attempts {
             match self.write_once(write, scope).await {
                 Err(error) if error.code == ErrorCode::Conflict => {}
-                result => return result.map(|rows| write.done(rows)),
+                result => return result,
             }
-            tokio::time::sleep(pause).await;
+            // Of those that collide one always wins; those that do not must not keep in step.
+            tokio::time::sleep(pause.mul_f64(0.5 + chance())).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         match self.write_once(write, scope).await {
@@ -55,26 +59,33 @@ impl Statements {
                     format!("others changed the same rows {} times in a row; try again", self.config.commit_attempts);
                 Err(SqlError::new(ErrorCode::Conflict, text))
             }
-            result => result.map(|rows| write.done(rows)),
+            result => result,
         }
     }
 
-    async fn write_once(&self, write: Write<'_>, scope: &Scope<'_>) -> Result<u64, SqlError> {
+    async fn write_once(&self, write: Write<'_>, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         let relations = self.relations(scope);
         match write {
             Write::Insert(insert) => self.insert(insert, &relations, scope).await,
-            Write::Update(update) => self.update(update, &relations, scope).await,
-            Write::Delete(delete) => self.delete(delete, &relations, scope).await,
+            Write::Update(update) => Ok(done("Updated", self.update(update, &relations, scope).await?)),
+            Write::Delete(delete) => Ok(done("Deleted", self.delete(delete, &relations, scope).await?)),
         }
     }
 
-    /// Commits them, unless there are none or too many.
-    pub(super) async fn commit(&self, writes: Vec<RowWrite>) -> Result<(), SqlError> {
+    /// Commits them, unless there are none or too many; within a transaction they wait for its COMMIT.
+    pub(super) async fn commit(&self, writes: Vec<RowWrite>, scope: &Scope<'_>) -> Result<Stamps, SqlError> {
         self.check_row_count(writes.len())?;
-        if !writes.is_empty() {
-            self.engine.commit(writes).await?;
+        if let Some(transaction) = scope.transaction {
+            let seqs = transaction.write(writes)?.into_iter().map(|seq| seq.0).collect();
+            return Ok(Stamps { seqs, updated: transaction.snapshot().read_at() });
         }
-        Ok(())
+        if writes.is_empty() {
+            return Ok(Stamps { seqs: Vec::new(), updated: 0 });
+        }
+        let rows = writes.len();
+        let committed = self.engine.commit(writes).await?;
+        let seqs = committed.seqs(rows).into_iter().map(|seq| seq.0).collect();
+        Ok(Stamps { seqs, updated: committed.updated })
     }
 
     pub(super) fn check_row_count(&self, rows: usize) -> Result<(), SqlError> {
@@ -110,8 +121,19 @@ pub(super) fn check_nulls(table: &Table, row: &Row) -> Result<(), SqlError> {
     row.iter().zip(&table.columns).try_for_each(|(value, column)| value::check_null(value, column, &table.name))
 }
 
+/// A number from 0 to 1.
+fn chance() -> f64 {
+    f64::from(Uuid::new_v4().as_fields().0) / f64::from(u32::MAX)
+}
+
 /// `a row with the key (1, 'x') exists already in table 'a.b'`.
 pub(super) fn duplicate_key(table: &Table, row: &Row) -> SqlError {
+    let text = format!("a row with the key ({}) exists already in table '{}'", shown_key(table, row), table.name);
+    SqlError::new(ErrorCode::DuplicateKey, text)
+}
+
+/// `1, 'x'`.
+pub(super) fn shown_key(table: &Table, row: &Row) -> String {
     let shown = |place: usize| match &row[place] {
         Value::Text(text) => format!("'{text}'"),
         Value::SmallInt(number) => number.to_string(),
@@ -121,6 +143,5 @@ pub(super) fn duplicate_key(table: &Table, row: &Row) -> SqlError {
         other => format!("{other:?}"),
     };
     let key: Vec<String> = table.key_positions().into_iter().map(shown).collect();
-    let text = format!("a row with the key ({}) exists already in table '{}'", key.join(", "), table.name);
-    SqlError::new(ErrorCode::DuplicateKey, text)
+    key.join(", ")
 }

@@ -9,7 +9,7 @@ use super::{Show, Statement, UserChange};
 use crate::SqlError;
 
 /// Statements of the protocol that a later version brings: told so instead of being called a syntax error.
-const LATER: [&[&str]; 13] = [
+const LATER: [&[&str]; 11] = [
     &["ALTER", "STORAGE"],
     &["CREATE", "STORAGE"],
     &["DROP", "STORAGE"],
@@ -19,10 +19,8 @@ const LATER: [&[&str]; 13] = [
     &["EXECUTE", "AS", "USER"],
     &["SUBSCRIBE", "TO"],
     &["KILL"],
-    &["BEGIN"],
-    &["START", "TRANSACTION"],
-    &["COMMIT"],
-    &["ROLLBACK"],
+    &["SAVEPOINT"],
+    &["ROLLBACK", "TO"],
 ];
 
 /// A parser that knows words which are keywords only here.
@@ -84,6 +82,9 @@ impl<'a> Grammar<'a> {
             return Ok(Some(statement));
         }
         if let Some(statement) = self.user_statement()? {
+            return Ok(Some(statement));
+        }
+        if let Some(statement) = self.transaction_statement() {
             return Ok(Some(statement));
         }
         if self.words(&["STORAGE", "FLUSH"]) {
@@ -157,6 +158,23 @@ impl<'a> Grammar<'a> {
                 return Ok(Statement::CreateUser { name, password, role, email });
             }
         }
+    }
+
+    fn transaction_statement(&mut self) -> Option<Statement> {
+        if self.words(&["START", "TRANSACTION"]) {
+            return Some(Statement::Begin);
+        }
+        let words = [
+            ("BEGIN", Statement::Begin),
+            ("COMMIT", Statement::Commit),
+            ("END", Statement::Commit),
+            ("ROLLBACK", Statement::Rollback),
+        ];
+        let (_, statement) = words.into_iter().find(|(word, _)| self.words(&[word]))?;
+        if !self.words(&["TRANSACTION"]) {
+            self.words(&["WORK"]);
+        }
+        Some(statement)
     }
 
     fn flush(&mut self) -> Result<Statement, ParserError> {
@@ -307,6 +325,8 @@ mod tests {
             "CREATE USER TABLE a.b (id BIGINT PRIMARY KEY)",
             "STORAGE FLUSH ALL IN a",
             "DROP USER IF EXISTS 'alice' CASCADE",
+            "SELECT begin, work FROM transaction",
+            "BEGIN WORK; COMMIT TRANSACTION; START TRANSACTION; END; BEGIN; ROLLBACK",
         ] {
             parse_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
         }

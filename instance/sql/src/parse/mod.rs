@@ -70,6 +70,12 @@ pub enum Statement {
     Query(Box<ast::Query>),
     /// `EXPLAIN [ANALYZE]` of a query.
     Explain(Box<ast::Statement>),
+    /// `BEGIN`, `START TRANSACTION`.
+    Begin,
+    /// `COMMIT`, `END`.
+    Commit,
+    /// `ROLLBACK`.
+    Rollback,
     /// `STORAGE FLUSH TABLE t`.
     FlushTable(ObjectName),
     /// `STORAGE FLUSH ALL [IN n]`.

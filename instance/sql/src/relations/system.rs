@@ -146,6 +146,9 @@ fn options(table: &Table) -> Json {
     if !policy.is_empty() {
         options.insert("flush_policy".into(), json!(policy.join(",")));
     }
+    if let Some(seconds) = table.ttl_seconds {
+        options.insert("ttl_seconds".into(), json!(seconds));
+    }
     if table.kind == TableKind::Shared {
         let level = match table.access_level {
             AccessLevel::Public => "public",

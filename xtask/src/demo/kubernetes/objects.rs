@@ -89,8 +89,7 @@ pub fn hand_over(context: &str, registry: Option<&str>, images: &[Archive], s3: 
     let all: Vec<Archive> = images.iter().chain([s3]).cloned().collect();
     if let Some(registry) = registry {
         images::push(&all, registry)?;
-        let name = s3.reference.rsplit('/').next().unwrap_or_default();
-        return Ok(format!("{registry}/{name}"));
+        return Ok(format!("{registry}/{}", s3.name()));
     }
     for archive in &all {
         let (program, mut arguments) = loader(context)?;

@@ -27,6 +27,10 @@ pub fn block_on(test: impl Future<Output = ()>) {
 pub struct TestClock(AtomicI64);
 
 impl TestClock {
+    pub fn new() -> Self {
+        Self(AtomicI64::new((EPOCH_MS + 1_000_000) * 1000))
+    }
+
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_micros() as i64, Ordering::SeqCst);
     }
@@ -112,7 +116,7 @@ impl World {
 
     pub async fn with_durability(kind: TableKind, durability: Durability) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let clock = Arc::new(TestClock(AtomicI64::new((EPOCH_MS + 1_000_000) * 1000)));
+        let clock = Arc::new(TestClock::new());
         let config = EngineConfig { durability, ..config(dir.path()) };
         let (hot, committer) = start(&config, clock.clone()).await.unwrap();
         let made = table(kind, &[SqlType::BigInt, SqlType::BigInt], &[0]);
