@@ -309,8 +309,8 @@ mod tests {
     fn errors_say_which_statement_and_where() {
         let error = parse_batch("SELECT 1; CREATE NAMESPACE IF a b").unwrap_err();
         assert!(error.message.starts_with("Statement 2 failed: Expected: end of statement, found: a"), "{error}");
-        let error = parse_batch("COMMIT").unwrap_err();
-        assert_eq!(error.message, "Statement 1 failed: COMMIT is not available in this version");
+        let error = parse_batch("SHOW MANIFEST").unwrap_err();
+        assert_eq!(error.message, "Statement 1 failed: SHOW MANIFEST is not available in this version");
         let error = parse_batch("ALTER TABLE t ALTER COLUMN c SET COLOUR").unwrap_err();
         assert!(error.message.contains("Expected: SET or DROP with NOT NULL or DEFAULT"), "{error}");
     }
