@@ -1,5 +1,7 @@
 //! The whole engine behind one handle: what the SQL layer and the HTTP layer call.
 
+mod alter;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +38,8 @@ struct Inner {
     committer: Committer,
     flusher: Arc<Flusher>,
     closing: AtomicBool,
+    /// Held by every commit of rows. An ALTER TABLE that writers outrun stops them with it for its last look at the rows.
+    writes: tokio::sync::RwLock<()>,
 }
 
 /// A consistent view of every table: one RocksDB snapshot, and the version of each cold table that it names.
@@ -197,7 +201,17 @@ impl Engine {
         };
         let (hot, committer) = tokio::task::spawn_blocking(open).await.expect("opening the volume does not panic")?;
         let flusher = Flusher::start(hot.clone(), committer.clone(), cold.clone(), &config, clock).await?;
-        Ok(Self { inner: Arc::new(Inner { config, hot, cold, committer, flusher, closing: AtomicBool::new(false) }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                config,
+                hot,
+                cold,
+                committer,
+                flusher,
+                closing: AtomicBool::new(false),
+                writes: tokio::sync::RwLock::default(),
+            }),
+        })
     }
 
     /// The hot tier, for tests that look at what is stored.
@@ -290,6 +304,18 @@ impl Engine {
         Transaction::begin(self.clone(), limits)
     }
 
+    /// The catalog, and a snapshot of the same moment: no row in it was written with a later schema, and every row of it holds to
+    /// the present one.
+    pub fn read(&self) -> (Arc<Catalog>, ReadSnapshot) {
+        loop {
+            let catalog = self.catalog();
+            let snapshot = self.snapshot();
+            if Arc::ptr_eq(&catalog, &self.catalog()) {
+                return (catalog, snapshot);
+            }
+        }
+    }
+
     /// The encoded primary key of a row of the table.
     pub fn key(table: &Table, row: &Row) -> Result<Key, EngineError> {
         key::key_of_row(table, row)
@@ -315,6 +341,7 @@ impl Engine {
         self.inner.hot.disk().check()?;
         let row_bytes = self.inner.config.limits.row_bytes;
         let rows = writes.into_iter().map(|write| RowRecord::new(write, row_bytes)).collect::<Result<_, _>>()?;
+        let _writing = self.inner.writes.read().await;
         self.inner.committer.rows(rows).await
     }
 

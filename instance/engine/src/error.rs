@@ -49,6 +49,16 @@ pub enum EngineError {
     /// The request can't be carried out as it stands; the client must change it.
     #[error("{0}")]
     Invalid(String),
+    /// A row of the table does not hold to what a change of its schema asks for; the client must change row or statement.
+    #[error("table {table}: {reason}")]
+    Contradicted {
+        /// The table.
+        table: TableName,
+        /// Whether the row has NULL where none may be; else a value that does not fit.
+        is_null: bool,
+        /// What is wrong with which row, and how to mend it.
+        reason: String,
+    },
     /// The object store can't be reached, or the instance is not ready for writes; retry later.
     #[error("{0}")]
     Unavailable(String),

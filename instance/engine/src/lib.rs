@@ -4,6 +4,7 @@
 //!
 //! * [`schema`], [`value`], [`seq`], [`codec`]: what a table, a row and a commit sequence are, and how records are stored;
 //! * [`hot`]: RocksDB, its column families, keys and rows;
+//! * [`evolution`]: how a schema changes while rows and files stay as they are;
 //! * [`catalog`]: namespaces, tables, users, as an immutable value in memory and records on disk;
 //! * [`commit`]: the committer, through which every change passes, one at a time;
 //! * [`cold`]: the object store: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key;
@@ -19,6 +20,7 @@ pub mod commit;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod evolution;
 pub mod flush;
 pub mod hot;
 pub mod scan;

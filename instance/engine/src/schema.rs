@@ -162,9 +162,24 @@ impl SqlType {
         }
     }
 
+    /// Whether it is SMALLINT, INT or BIGINT, which keys and rows store alike.
+    pub fn is_integer(self) -> bool {
+        matches!(self, Self::SmallInt | Self::Int | Self::BigInt)
+    }
+
     /// Whether a primary key may hold it: FLOAT, DOUBLE and JSON have no order and equality that a key needs.
     pub fn can_be_key(self) -> bool {
         !matches!(self, Self::Float | Self::Double | Self::Json)
+    }
+}
+
+impl fmt::Display for SqlType {
+    /// As SQL writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Decimal { precision, scale } => write!(f, "DECIMAL({precision},{scale})"),
+            other => f.write_str(&format!("{other:?}").to_uppercase()),
+        }
     }
 }
 
@@ -184,6 +199,16 @@ pub enum DefaultValue {
 }
 
 impl DefaultValue {
+    /// Whether a column of that type can hold what it gives. A literal was made for its column.
+    pub fn fits(&self, sql_type: SqlType) -> bool {
+        match self {
+            Self::Literal(_) => true,
+            Self::SnowflakeId => matches!(sql_type, SqlType::BigInt | SqlType::Text),
+            Self::UuidV7 | Self::Ulid => sql_type == SqlType::Text,
+            Self::CurrentTimestamp => matches!(sql_type, SqlType::Timestamp | SqlType::Date),
+        }
+    }
+
     /// Whether no other row can have the value, so that a key made of it needs no look-up. Not so `SNOWFLAKE_ID()`: a row with the
     /// very number may have been inserted by hand before its time came. Its look-ups are cheap, as every file's bounds lie below it.
     pub fn is_generated_key(&self) -> bool {
@@ -202,12 +227,55 @@ pub struct Column {
     pub physical_name: String,
     /// Its type.
     pub sql_type: SqlType,
+    /// The type that files written now have: as wide as the column ever was under its physical name, so that a narrowed column
+    /// keeps files which every engine reads together.
+    pub stored_type: SqlType,
     /// Whether NULL is allowed; never for a key column.
     pub nullable: bool,
-    /// What an INSERT without it stores, and what rows older than the column read.
+    /// Whether files may lack the column or hold NULL in rows that no reader sees any more: outside readers are told so, whatever
+    /// `nullable` says.
+    pub optional_in_files: bool,
+    /// What an INSERT without it stores.
     pub default: Option<DefaultValue>,
+    /// What rows older than the column read: its DEFAULT as it was when the column was added. Later DEFAULTs change nothing of it.
+    pub initial: Value,
     /// The schema version that brought it.
     pub since: SchemaVersion,
+    /// The types that it had before, oldest first.
+    pub former: Vec<FormerType>,
+}
+
+/// A type that a column had before a MODIFY.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FormerType {
+    /// Rows of schema versions below this one have it.
+    pub until: SchemaVersion,
+    /// The type in SQL.
+    pub sql_type: SqlType,
+    /// The type in the files of that time.
+    pub stored_type: SqlType,
+    /// The name in the files of that time.
+    pub physical_name: String,
+}
+
+impl Column {
+    /// A column of a new table, with NULL and without DEFAULT.
+    pub fn new(id: ColumnId, name: impl Into<String>, sql_type: SqlType) -> Self {
+        let name = name.into();
+        Self {
+            id,
+            physical_name: name.clone(),
+            name,
+            sql_type,
+            stored_type: sql_type,
+            nullable: true,
+            optional_in_files: false,
+            default: None,
+            initial: Value::Null,
+            since: SchemaVersion(1),
+            former: Vec::new(),
+        }
+    }
 }
 
 /// A table's own flush thresholds, from `FLUSH_POLICY = 'rows:N,interval:S'`.
@@ -310,13 +378,8 @@ pub(crate) mod testing {
     /// A table `default.t` with columns `c1`, `c2`, … of these types; `key` are places in `types`.
     pub(crate) fn table(kind: TableKind, types: &[SqlType], key: &[usize]) -> Table {
         let column = |(at, sql_type): (usize, &SqlType)| Column {
-            id: ColumnId(at as u32 + 1),
-            name: format!("c{}", at + 1),
-            physical_name: format!("c{}", at + 1),
-            sql_type: *sql_type,
             nullable: !key.contains(&at),
-            default: None,
-            since: SchemaVersion(1),
+            ..Column::new(ColumnId(at as u32 + 1), format!("c{}", at + 1), *sql_type)
         };
         Table {
             id: TableId(1),

@@ -40,6 +40,10 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
             need(identity, Role::Service)?;
             check_table(catalog, &names::table_name(name, namespace)?, identity, Access::Write)
         }
+        Statement::AlterTable(table) => {
+            need(identity, Role::Service)?;
+            check_table(catalog, &names::table_name(&table.name, namespace)?, identity, Access::Write)
+        }
         Statement::CreateUser { .. } | Statement::DropUser { .. } => need(identity, Role::Dba),
         Statement::AlterUser { name, change: UserChange::Password(_) }
             if names::fold(name) == identity.user.as_str() =>
@@ -47,7 +51,7 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
             Ok(())
         }
         Statement::AlterUser { .. } => need(identity, Role::Dba),
-        Statement::Show(Show::Columns(name)) => {
+        Statement::Show(Show::Columns(name) | Show::History(name)) => {
             check_table(catalog, &names::table_name(name, namespace)?, identity, Access::Read)
         }
         Statement::Show(Show::Namespaces | Show::Tables(_) | Show::Storages)

@@ -131,6 +131,8 @@ impl From<EngineError> for SqlError {
             EngineError::NotFound { .. } => ErrorCode::NotFound,
             EngineError::AlreadyExists { .. } => ErrorCode::AlreadyExists,
             EngineError::Invalid(_) => ErrorCode::Execution,
+            EngineError::Contradicted { is_null: true, .. } => ErrorCode::NotNullViolation,
+            EngineError::Contradicted { is_null: false, .. } => ErrorCode::InvalidValue,
             EngineError::Unavailable(_) => ErrorCode::Unavailable,
             EngineError::DiskFull(_) => ErrorCode::DiskFull,
             _ => ErrorCode::Internal,

@@ -31,7 +31,7 @@ async fn bad_statements_say_what_is_wrong_and_write_nothing() -> Result<()> {
         ("CREATE TABLE nowhere.t (id INT PRIMARY KEY)", 400, "NOT_FOUND", "namespace 'nowhere'"),
         ("CREATE NAMESPACE system", 400, "INVALID_VALUE", "reserved"),
         ("DROP TABLE missing", 400, "NOT_FOUND", "default.missing"),
-        ("ALTER TABLE t ADD COLUMN x INT", 400, "NOT_AVAILABLE", "ALTER TABLE"),
+        ("ALTER TABLE t ADD COLUMN v INT", 400, "ALREADY_EXISTS", "column 'default.t.v'"),
         ("INSERT INTO t VALUES (5, 'x', NULL); SELEC 1", 400, "INVALID_SQL", "Statement 2 failed"),
         ("COPY t TO '/tmp/x'", 400, "NOT_AVAILABLE", "COPY"),
         ("", 400, "INVALID_SQL", "no statement"),

@@ -1,5 +1,6 @@
 //! The real `kalamdb-instance`, over HTTP.
 
+mod alters;
 mod authentication;
 mod crashes;
 mod errors;

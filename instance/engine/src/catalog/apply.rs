@@ -41,6 +41,7 @@ pub fn apply(catalog: &Catalog, change: &CatalogChange) -> Result<Applied, Engin
         CatalogChange::AlterNamespace(namespace) => alter_namespace(&mut after, namespace)?,
         CatalogChange::DropNamespace { name, cascade } => drop_namespace(&mut after, name, *cascade)?,
         CatalogChange::CreateTable(table) => create_table(&mut after, table)?,
+        CatalogChange::AlterTable { table, .. } => alter_table(&mut after, table)?,
         CatalogChange::DropTable { name, id } => vec![drop_table(&mut after, name, *id)?],
         CatalogChange::PutUser(user) => put_user(&mut after, user),
         CatalogChange::DropUser(id) => drop_user(&mut after, id)?,
@@ -109,7 +110,20 @@ fn create_table(after: &mut Catalog, table: &Table) -> Result<Vec<Effect>, Engin
     }
     after.next_table_id += 1;
     let table = Arc::new(Table { id, ..table.clone() });
-    after.tables.insert(table.name.clone(), table.clone());
+    after.put_table(table.clone());
+    Ok(vec![Effect::PutTable(table)])
+}
+
+/// Whether rows hold to it is the committer's to check.
+fn alter_table(after: &mut Catalog, table: &Table) -> Result<Vec<Effect>, EngineError> {
+    let present = after.tables.get(&table.name).filter(|present| present.id == table.id);
+    let missing = || EngineError::NotFound { what: "table", name: table.name.to_string() };
+    if present.ok_or_else(missing)?.version.0 + 1 != table.version.0 {
+        return Err(EngineError::Stale);
+    }
+    check_table(table).map_err(|reason| EngineError::Invalid(format!("table {}: {reason}", table.name)))?;
+    let table = Arc::new(table.clone());
+    after.put_table(table.clone());
     Ok(vec![Effect::PutTable(table)])
 }
 
@@ -176,6 +190,7 @@ fn drop_table(after: &mut Catalog, name: &TableName, id: TableId) -> Result<Effe
     match after.tables.get(name).filter(|table| table.id == id).cloned() {
         Some(table) => {
             after.tables.remove(name);
+            after.versions.remove(&id);
             Ok(Effect::DropTable(table))
         }
         None => Err(EngineError::NotFound { what: "table", name: name.to_string() }),

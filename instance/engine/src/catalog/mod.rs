@@ -11,9 +11,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use apply::{Applied, Effect, apply};
-pub(crate) use store::{load_or_begin, stage};
+pub(crate) use store::{load_or_begin, stage, table_at};
 
 use crate::schema::{Table, TableId, TableName, UserId};
+use crate::seq::Seq;
 
 /// The namespace that exists from the start.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -27,10 +28,24 @@ pub struct Catalog {
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
     /// By name, newest version.
     pub tables: BTreeMap<TableName, Arc<Table>>,
+    /// Every version of each table, oldest first; the last is the one in `tables`.
+    pub versions: BTreeMap<TableId, Arc<Vec<Arc<Table>>>>,
     /// By id. `root` exists from the start.
     pub users: BTreeMap<UserId, Arc<User>>,
     /// The next table's number.
     pub next_table_id: u32,
+}
+
+impl Catalog {
+    /// All versions of a table, oldest first.
+    pub fn versions_of(&self, table: TableId) -> &[Arc<Table>] {
+        self.versions.get(&table).map_or(&[], |versions| versions)
+    }
+
+    fn put_table(&mut self, table: Arc<Table>) {
+        Arc::make_mut(self.versions.entry(table.id).or_default()).push(table.clone());
+        self.tables.insert(table.name.clone(), table);
+    }
 }
 
 /// A SQL namespace.
@@ -109,6 +124,14 @@ pub enum CatalogChange {
     },
     /// Fails where the name exists or the namespace does not. The committer gives the table its id; `table.id` is ignored.
     CreateTable(Box<Table>),
+    /// The next version of a table. [`EngineError::Stale`](crate::EngineError::Stale) where it is not the one after the present version,
+    /// or where rows of the table were written since they were looked through.
+    AlterTable {
+        /// The next version.
+        table: Box<Table>,
+        /// Rows up to this sequence hold to what the change asks for; none where it asks for nothing.
+        validated: Option<Seq>,
+    },
     /// Fails where it does not exist. Its hot rows go; its cold files stay for outside readers until vacuum.
     DropTable {
         /// Its name.

@@ -10,10 +10,12 @@ use crate::EngineError;
 use crate::catalog::{Catalog, Credentials, DEFAULT_NAMESPACE, Effect, Namespace, ROOT, Role, User};
 use crate::codec;
 use crate::hot::store::{Family, Hot, failed, synced};
-use crate::hot::{key, volume};
+use crate::hot::{HotSnapshot, key, volume};
 use crate::schema::{SchemaVersion, Table, TableId};
 
 const CATALOG_FORMAT: u8 = 1;
+/// Tables have a format of their own; 2 brought the history of columns.
+const TABLE_FORMAT: u8 = 2;
 
 /// The stored catalog; in a volume that has none, the first one, which is stored. `now_ms`: milliseconds since the Unix epoch.
 pub(crate) fn load_or_begin(hot: &Hot, now_ms: i64) -> Result<Catalog, EngineError> {
@@ -44,6 +46,7 @@ pub(crate) fn first_catalog(now_ms: i64) -> Catalog {
     Catalog {
         namespaces: [(DEFAULT_NAMESPACE.to_owned(), Arc::new(namespace))].into(),
         tables: BTreeMap::new(),
+        versions: BTreeMap::new(),
         users: [(root.id.clone(), Arc::new(root))].into(),
         next_table_id: 1,
     }
@@ -62,17 +65,28 @@ fn load(hot: &Hot) -> Result<Catalog, EngineError> {
         catalog.users.insert(user.id.clone(), Arc::new(user));
         Ok(())
     })?;
-    // Versions of a table follow one another, so that the newest is the last to be inserted.
-    let mut newest = BTreeMap::new();
+    // Versions of a table follow one another, so that the newest is the last to be put.
     snapshot.each(Family::SystemTables, &[], |id, bytes| {
-        let table: Table = record(bytes, "table", id)?;
-        newest.insert(table.id, Arc::new(table));
+        catalog.put_table(Arc::new(table_record(bytes, id)?));
         Ok(())
     })?;
-    catalog.tables = newest.into_values().map(|table: Arc<Table>| (table.name.clone(), table)).collect();
     let next = snapshot.get(Family::Meta, volume::NEXT_TABLE_KEY)?;
     catalog.next_table_id = next.map_or(Ok(1), |bytes| volume::decode(&bytes, "next table id"))?;
     Ok(catalog)
+}
+
+/// The table as of that snapshot: its newest version there; none where it does not exist.
+pub(crate) fn table_at(snapshot: &HotSnapshot, id: TableId) -> Result<Option<Table>, EngineError> {
+    let mut newest = None;
+    snapshot.each(Family::SystemTables, &key::table_prefix(id), |version, bytes| {
+        newest = Some(table_record(bytes, version)?);
+        Ok(())
+    })?;
+    Ok(newest)
+}
+
+fn table_record(bytes: &[u8], key: &[u8]) -> Result<Table, EngineError> {
+    codec::decode(TABLE_FORMAT, bytes, &format!("table record '{}'", key.escape_ascii()))
 }
 
 fn record<T: DeserializeOwned>(bytes: &[u8], what: &str, key: &[u8]) -> Result<T, EngineError> {
@@ -89,7 +103,7 @@ pub(crate) fn stage(hot: &Hot, batch: &mut WriteBatch, after: &Catalog, effects:
             }
             Effect::DropNamespace(name) => batch.delete_cf(hot.family(Family::SystemNamespaces), name),
             Effect::PutTable(table) => {
-                let bytes = codec::encode(CATALOG_FORMAT, &**table);
+                let bytes = codec::encode(TABLE_FORMAT, &**table);
                 batch.put_cf(hot.family(Family::SystemTables), table_key(table.id, table.version), bytes);
             }
             Effect::DropTable(table) => stage_drop(hot, batch, table),

@@ -192,7 +192,8 @@ pub fn schema_actions(table: &Table, before: &ColdSnapshot) -> Vec<Action> {
             serde_json::from_value(schema::protocol()).expect("our own protocol is well formed"),
         ));
     }
-    if before.schema_version != Some(table.version) {
+    // Only ever forward: whoever commits may have taken the table from the catalog before an ALTER.
+    if before.schema_version.is_none_or(|known| known < table.version) {
         actions.push(Action::Metadata(from(schema::metadata(table))));
     }
     actions

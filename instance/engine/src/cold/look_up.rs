@@ -24,15 +24,16 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::reader::RangeReader;
-use super::scalar::{default_of, scalar_of, value_at};
+use super::scalar::{scalar_of, value_at};
 use super::snapshot::{ColdFile, ColdSnapshot};
 use super::stats::ColumnStats;
 use super::{ColdTier, schema};
 use crate::EngineError;
 use crate::engine::{FoundRow, Place};
+use crate::evolution::reading::{FileSource, source_in};
 use crate::hot::RowKey;
 use crate::hot::key::decode_key;
-use crate::schema::{SEQ, SqlType, Table, UPDATED};
+use crate::schema::{Column, SEQ, SqlType, Table, UPDATED};
 use crate::seq::Seq;
 use crate::value::{Row, Value};
 
@@ -58,6 +59,28 @@ pub async fn look_up_in(
     table: &Arc<Table>,
     keys: &[RowKey],
 ) -> Result<Vec<Option<FoundRow>>, EngineError> {
+    search(tier, files, table, &table.columns, keys).await
+}
+
+/// Where the keys lie in some files; answers in their order. Rows that were superseded are found too: nothing of them is decoded, for
+/// they need not hold to what the table asks of its rows since.
+pub async fn places_in(
+    tier: &ColdTier,
+    files: &[Arc<ColdFile>],
+    table: &Arc<Table>,
+    keys: &[RowKey],
+) -> Result<Vec<Option<Place>>, EngineError> {
+    let found = search(tier, files, table, &[], keys).await?;
+    Ok(found.into_iter().map(|found| found.and_then(|row| row.place)).collect())
+}
+
+async fn search(
+    tier: &ColdTier,
+    files: &[Arc<ColdFile>],
+    table: &Arc<Table>,
+    columns: &[Column],
+    keys: &[RowKey],
+) -> Result<Vec<Option<FoundRow>>, EngineError> {
     let mut found: Vec<Option<FoundRow>> = vec![None; keys.len()];
     if files.is_empty() || keys.is_empty() {
         return Ok(found);
@@ -68,7 +91,7 @@ pub async fn look_up_in(
         let open: Vec<usize> =
             (0..keys.len()).filter(|key| found[*key].is_none() && wanted.may_be_in(file, *key)).collect();
         if !open.is_empty() {
-            FileLookUp::open(tier, table, file, &wanted).await?.run(open, &mut found).await?;
+            FileLookUp::open(tier, table, columns, file, &wanted).await?.run(open, &mut found).await?;
         }
     }
     Ok(found)
@@ -78,7 +101,7 @@ pub async fn look_up_in(
 struct Wanted {
     /// Physical names of the looked-up columns.
     columns: Vec<String>,
-    /// Their types in the table's present schema; older files may have narrower ones.
+    /// Their types, integers all as BIGINT: files have them in the width that the column had when they were written.
     types: Vec<DataType>,
     /// For each key one value a column.
     values: Vec<Vec<ScalarValue>>,
@@ -89,14 +112,15 @@ struct Wanted {
 
 impl Wanted {
     fn new(table: &Table, keys: &[RowKey]) -> Result<Self, EngineError> {
+        let wide = with_wide_keys(table);
         let types: Vec<SqlType> = table
             .kind
             .is_per_user()
             .then_some(SqlType::Text)
             .into_iter()
-            .chain(table.key_positions().into_iter().map(|place| table.columns[place].sql_type))
+            .chain(wide.key_positions().into_iter().map(|place| wide.columns[place].sql_type))
             .collect();
-        let values = keys.iter().map(|key| values_of(table, key, &types)).collect::<Result<Vec<_>, _>>()?;
+        let values = keys.iter().map(|key| values_of(&wide, key, &types)).collect::<Result<Vec<_>, _>>()?;
         let arrays = (0..types.len())
             .map(|column| ScalarValue::iter_to_array(values.iter().map(|values| values[column].clone())))
             .collect::<Result<Vec<_>, _>>()
@@ -123,6 +147,18 @@ impl Wanted {
     }
 }
 
+/// The table with all integers of its key as BIGINT. A key that was deleted may lie outside of a type that was narrowed since.
+fn with_wide_keys(table: &Table) -> Table {
+    let mut wide = table.clone();
+    for place in table.key_positions() {
+        let column = &mut wide.columns[place];
+        if column.sql_type.is_integer() {
+            column.sql_type = SqlType::BigInt;
+        }
+    }
+    wide
+}
+
 fn values_of(table: &Table, key: &RowKey, types: &[SqlType]) -> Result<Vec<ScalarValue>, EngineError> {
     let user = key.user.iter().map(|user| Value::Text(user.as_str().to_owned()));
     let values = user.chain(decode_key(table, &key.key)?);
@@ -130,15 +166,26 @@ fn values_of(table: &Table, key: &RowKey, types: &[SqlType]) -> Result<Vec<Scala
 }
 
 fn may_hold(stats: &ColumnStats, value: &ScalarValue) -> bool {
-    let below = stats.min.as_ref().is_some_and(|min| value.partial_cmp(min).is_some_and(|order| order.is_lt()));
-    let above = stats.max.as_ref().is_some_and(|max| value.partial_cmp(max).is_some_and(|order| order.is_gt()));
+    let below = stats.min.as_ref().is_some_and(|min| order(value, min).is_some_and(|order| order.is_lt()));
+    let above = stats.max.as_ref().is_some_and(|max| order(value, max).is_some_and(|order| order.is_gt()));
     !below && !above
+}
+
+/// How the value stands to a bound, whose integers have the width of their file.
+fn order(value: &ScalarValue, bound: &ScalarValue) -> Option<std::cmp::Ordering> {
+    match (value, bound) {
+        (ScalarValue::Int64(Some(value)), ScalarValue::Int16(Some(bound))) => value.partial_cmp(&i64::from(*bound)),
+        (ScalarValue::Int64(Some(value)), ScalarValue::Int32(Some(bound))) => value.partial_cmp(&i64::from(*bound)),
+        _ => value.partial_cmp(bound),
+    }
 }
 
 /// A look-up in one file.
 struct FileLookUp<'a> {
     tier: &'a ColdTier,
     table: &'a Arc<Table>,
+    /// What is decoded of the rows that are found.
+    columns: &'a [Column],
     file: &'a ColdFile,
     wanted: &'a Wanted,
     path: object_store::path::Path,
@@ -149,6 +196,7 @@ impl<'a> FileLookUp<'a> {
     async fn open(
         tier: &'a ColdTier,
         table: &'a Arc<Table>,
+        columns: &'a [Column],
         file: &'a ColdFile,
         wanted: &'a Wanted,
     ) -> Result<Self, EngineError> {
@@ -159,7 +207,7 @@ impl<'a> FileLookUp<'a> {
             .with_virtual_columns(vec![Arc::new(number)])
             .and_then(|options| ArrowReaderMetadata::try_new(footer, options))
             .map_err(|error| tier.cache().failed(format!("read the schema of {path}"), error.into()))?;
-        Ok(Self { tier, table, file, wanted, path, metadata })
+        Ok(Self { tier, table, columns, file, wanted, path, metadata })
     }
 
     async fn run(&self, open: Vec<usize>, found: &mut [Option<FoundRow>]) -> Result<(), EngineError> {
@@ -299,11 +347,11 @@ impl<'a> FileLookUp<'a> {
     fn row_at(&self, batch: &RecordBatch, place: usize, number: u64) -> Result<FoundRow, EngineError> {
         let seq = column_of(batch, SEQ)?.as_primitive::<Int64Type>().value(place);
         let updated = column_of(batch, UPDATED)?.as_primitive::<TimestampMicrosecondType>().value(place);
-        let mut row = Row::with_capacity(self.table.columns.len());
-        for column in &self.table.columns {
-            row.push(match batch.column_by_name(&column.physical_name) {
-                Some(array) => value_at(array, place, column.sql_type)?,
-                None => default_of(column.default.as_ref()),
+        let mut row = Row::with_capacity(self.columns.len());
+        for column in self.columns {
+            row.push(match source_in(column, batch.schema_ref()) {
+                FileSource::Present { index, casts } => value_at(batch.column(index), place, &casts)?,
+                FileSource::Absent => column.initial.clone(),
             });
         }
         Ok(FoundRow { seq: Seq(seq), updated, row, place: Some(Place { file: self.file.path.clone(), row: number }) })
@@ -343,9 +391,10 @@ fn value_in(array: &ArrayRef, place: usize) -> Option<ScalarValue> {
 /// Whether the chunk may hold the value: its bytes as Parquet stores them.
 fn bloom_may_hold(filter: &Sbbf, value: &ScalarValue, physical: PhysicalType) -> bool {
     match (value, physical) {
-        (ScalarValue::Int16(Some(number)), PhysicalType::INT32) => filter.check(&i32::from(*number)),
-        (ScalarValue::Int32(Some(number)) | ScalarValue::Date32(Some(number)), PhysicalType::INT32) => {
-            filter.check(number)
+        (ScalarValue::Date32(Some(number)), PhysicalType::INT32) => filter.check(number),
+        // A chunk of SMALLINT or INT, which a number beyond 32 bits can't be in.
+        (ScalarValue::Int64(Some(number)), PhysicalType::INT32) => {
+            i32::try_from(*number).is_ok_and(|number| filter.check(&number))
         }
         (ScalarValue::Int64(Some(number)), PhysicalType::INT64) => filter.check(number),
         (ScalarValue::TimestampMicrosecond(Some(number), _), PhysicalType::INT64) => filter.check(number),
@@ -363,4 +412,25 @@ fn bloom_may_hold(filter: &Sbbf, value: &ScalarValue, physical: PhysicalType) ->
 
 fn failed(action: &str, error: impl std::error::Error + Send + Sync + 'static) -> EngineError {
     EngineError::Cold { action: action.into(), source: Box::new(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_from_before_a_key_was_widened_are_left_out_as_well() {
+        let key = |number| ScalarValue::Int64(Some(number));
+        let bound = |number| Some(ScalarValue::Int32(Some(number)));
+        let stats = ColumnStats { min: bound(10), max: bound(20), nulls: None };
+        let held: Vec<_> =
+            [9, 10, 20, 21, 1 << 40].into_iter().filter(|number| may_hold(&stats, &key(*number))).collect();
+        assert_eq!(held, [10, 20]);
+
+        let mut filter = Sbbf::new_with_ndv_fpp(1000, 0.001).unwrap();
+        filter.insert(&15i32);
+        let passes = |number| bloom_may_hold(&filter, &key(number), PhysicalType::INT32);
+        assert!(passes(15) && !passes(16));
+        assert!(!passes(15 + (1 << 32)), "no INT has that value, whatever its low bits are");
+    }
 }

@@ -1,11 +1,11 @@
 //! Single values on their way between rows of the engine and Arrow.
 
-use arrow::array::{Array, ArrayRef};
-use arrow::compute::cast;
+use arrow::array::ArrayRef;
 use datafusion::common::ScalarValue;
 
 use crate::EngineError;
-use crate::schema::{DefaultValue, SqlType};
+use crate::evolution::types;
+use crate::schema::SqlType;
 use crate::value::Value;
 
 /// A value as a scalar of the column's type.
@@ -30,28 +30,18 @@ pub fn scalar_of(value: Value, sql_type: SqlType) -> Result<ScalarValue, EngineE
     Ok(scalar)
 }
 
-/// What a row older than the column reads in it, as a scalar of the column's type.
-pub fn default_scalar(default: Option<&DefaultValue>, sql_type: SqlType) -> Result<ScalarValue, EngineError> {
-    scalar_of(default_of(default), sql_type)
-}
-
-/// What a row older than the column reads in it.
-pub fn default_of(default: Option<&DefaultValue>) -> Value {
-    match default {
-        Some(DefaultValue::Literal(value)) => value.clone(),
-        _ => Value::Null,
+/// One cell, cast to these types one after the other, as a value of the last of them.
+pub fn value_at(array: &ArrayRef, place: usize, casts: &[SqlType]) -> Result<Value, EngineError> {
+    let mut scalar = ScalarValue::try_from_array(array, place).map_err(|error| failed("read a cell", error))?;
+    for sql_type in casts {
+        scalar = types::cast(scalar, *sql_type)?;
     }
+    let sql_type = casts.last().expect("the column's own type is the last of them");
+    value_of(scalar, *sql_type)
 }
 
-/// One cell as a value of that type; files older than a widened type are cast.
-pub fn value_at(array: &ArrayRef, place: usize, sql_type: SqlType) -> Result<Value, EngineError> {
-    let cell = array.slice(place, 1);
-    let cell = if *cell.data_type() == sql_type.arrow() {
-        cell
-    } else {
-        cast(&cell, &sql_type.arrow()).map_err(|error| failed("read a cell", error))?
-    };
-    let scalar = ScalarValue::try_from_array(&cell, 0).map_err(|error| failed("read a cell", error))?;
+/// A scalar of the type's Arrow type as a value of that type.
+pub fn value_of(scalar: ScalarValue, sql_type: SqlType) -> Result<Value, EngineError> {
     Ok(match scalar {
         ScalarValue::Boolean(Some(flag)) => Value::Boolean(flag),
         ScalarValue::Int16(Some(number)) => Value::SmallInt(number),
@@ -65,7 +55,8 @@ pub fn value_at(array: &ArrayRef, place: usize, sql_type: SqlType) -> Result<Val
         ScalarValue::Binary(Some(bytes)) => Value::Bytes(bytes),
         ScalarValue::TimestampMicrosecond(Some(micros), _) => Value::Timestamp(micros),
         ScalarValue::Date32(Some(days)) => Value::Date(days),
-        _ => Value::Null,
+        null if null.is_null() => Value::Null,
+        other => return Err(EngineError::Invalid(format!("{other:?} is no value of type {sql_type}"))),
     })
 }
 

@@ -1,7 +1,8 @@
 //! A table's shape in the cold tier: the Arrow schema of its files and the protocol and metadata of its Delta log.
 //!
-//! Files name their columns by physical names, which never change; the Delta metadata maps them to the names of SQL (column
-//! mapping by name). System columns stand beside the table's own: `_user_id` first in per-user tables, then `_seq`, `_updated`
+//! Files name their columns by physical names; the Delta metadata maps them to the names of SQL (column mapping by name). A
+//! column whose type is widened keeps its physical name, and old files their narrower type, which readers cast: the table feature
+//! `typeWidening` would say so, but delta-rs refuses every table that has it. System columns stand beside the table's own: `_user_id` first in per-user tables, then `_seq`, `_updated`
 //! and `_deleted` at the end.
 
 use std::collections::HashMap;
@@ -29,9 +30,9 @@ pub struct FileColumn {
     pub physical_name: String,
     /// Its id, in the Delta metadata and as Parquet's field id.
     pub id: i32,
-    /// Its type.
+    /// Its type in files written now.
     pub sql_type: SqlType,
-    /// Whether NULL is allowed.
+    /// Whether files may lack it or hold NULL.
     pub nullable: bool,
 }
 
@@ -42,8 +43,8 @@ pub fn file_columns(table: &Table) -> Vec<FileColumn> {
         name: column.name.clone(),
         physical_name: column.physical_name.clone(),
         id: i32::try_from(column.id.0).expect("a table has fewer than a billion columns"),
-        sql_type: column.sql_type,
-        nullable: column.nullable,
+        sql_type: column.stored_type,
+        nullable: column.nullable || column.optional_in_files,
     });
     let system = [
         system_column(SEQ, SqlType::BigInt),

@@ -298,6 +298,11 @@ impl Staged {
         self.rows.is_empty()
     }
 
+    /// The tables that rows were written of, with the sequence of each, ascending.
+    pub(super) fn written(&self) -> impl Iterator<Item = (TableId, Seq)> {
+        self.rows.iter().map(|row| (row.table, row.new.seq))
+    }
+
     /// Counts what is on disk now.
     pub(super) fn publish(self, shared: &Shared) {
         let (mut unflushed, mut changes) = (shared.unflushed.lock(), shared.changes.lock());

@@ -24,7 +24,7 @@ pub(super) fn rebuild(hot: &Hot, catalog: &Catalog) -> Result<Rebuilt, EngineErr
     let snapshot = hot.snapshot();
     let mut rebuilt = Rebuilt { tables: Tables::new(), unflushed: HashMap::new(), changes: ChangeLogs::default() };
     for table in catalog.tables.values() {
-        let state = TableState::new(table, snapshot.tier_record(table.id)?);
+        let state = TableState::new(table, snapshot.tier_record(table.id)?, hot.high_water().seq);
         count_rows(&snapshot, table.id, &state, &mut rebuilt)?;
         count_changes(&snapshot, table.id, &state, &mut rebuilt)?;
         rebuilt.tables.insert(table.id, state);

@@ -76,13 +76,22 @@ pub(super) struct TableState {
     pub(super) kind: TableKind,
     pub(super) version: SchemaVersion,
     pub(super) record: TierRecord,
+    /// No row of the table was written after it: what was looked through up to here is the whole table.
+    pub(super) last_written: Seq,
     /// Of a stream table.
     pub(super) buckets: Option<Buckets>,
 }
 
 impl TableState {
-    pub(super) fn new(table: &Table, record: TierRecord) -> Self {
-        Self { name: table.name.clone(), kind: table.kind, version: table.version, record, buckets: Buckets::of(table) }
+    pub(super) fn new(table: &Table, record: TierRecord, last_written: Seq) -> Self {
+        Self {
+            name: table.name.clone(),
+            kind: table.kind,
+            version: table.version,
+            record,
+            last_written,
+            buckets: Buckets::of(table),
+        }
     }
 }
 
@@ -170,6 +179,11 @@ impl Writer {
         }
         self.write(batch, self.sync);
         self.last_seq = staged.last_seq;
+        for (table, seq) in staged.written() {
+            if let Some(state) = self.tables.get_mut(&table) {
+                state.last_written = seq;
+            }
+        }
         staged.publish(&shared);
         ended
     }
@@ -190,6 +204,11 @@ impl Writer {
     }
 
     fn change_catalog(&mut self, change: &CatalogChange) -> Result<Outcome, EngineError> {
+        if let CatalogChange::AlterTable { table, validated: Some(validated) } = change
+            && self.table(table.id)?.last_written > *validated
+        {
+            return Err(EngineError::Stale);
+        }
         let applied = catalog::apply(&self.shared.catalog.load(), change)?;
         let mut batch = WriteBatch::default();
         catalog::stage(&self.shared.hot, &mut batch, &applied.catalog, &applied.effects);
@@ -197,8 +216,9 @@ impl Writer {
         for effect in &applied.effects {
             match effect {
                 Effect::PutTable(table) => {
-                    let record = self.tables.remove(&table.id).map(|state| state.record).unwrap_or_default();
-                    self.tables.insert(table.id, TableState::new(table, record));
+                    let known = self.tables.remove(&table.id).map(|state| (state.record, state.last_written));
+                    let (record, last_written) = known.unwrap_or_default();
+                    self.tables.insert(table.id, TableState::new(table, record, last_written));
                 }
                 Effect::DropTable(table) => {
                     self.tables.remove(&table.id);

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::cast;
 use deltalake_core::kernel::Action;
 use roaring::RoaringTreemap;
 use uuid::Uuid;
@@ -11,9 +12,10 @@ use uuid::Uuid;
 use super::Intent;
 use super::owner::Owner;
 use crate::EngineError;
+use crate::catalog;
 use crate::cold::file::{FilePlan, Layout, WrittenFile, write_files};
 use crate::cold::log::{self, DeltaLog};
-use crate::cold::schema::{self, CHECKPOINT_INTERVAL};
+use crate::cold::schema::{self, CHECKPOINT_INTERVAL, FileColumn};
 use crate::cold::snapshot::{ColdFile, Vector};
 use crate::cold::{ColdSnapshot, ColdTier, vector};
 use crate::commit::clock::Clock;
@@ -117,6 +119,8 @@ impl Runner {
         let Begun { intent, snapshot } = self.committer.begin_flush(table, self.owner.epoch()?, attempt).await?;
         begun()?;
         self.may_die(Step::Begun)?;
+        // An ALTER may have come first: the files need the schema that their rows were written with.
+        let table = &catalog::table_at(&snapshot, table.id)?.map_or_else(|| table.clone(), Arc::new);
         let before = self.cold.at(table, intent.version - 1).await?;
         let files = self.write_rows(table, &intent, snapshot.clone()).await?;
         let mut actions = log::schema_actions(table, &before);
@@ -153,10 +157,11 @@ impl Runner {
         let batches = std::iter::from_fn(move || scan.next_batch(BATCH_ROWS).transpose()).map(move |batch| {
             let batch = batch?;
             let arrays = columns.iter().map(|column| {
-                batch.column_by_name(&column.name).cloned().ok_or_else(|| EngineError::Corrupt {
+                let array = batch.column_by_name(&column.name).ok_or_else(|| EngineError::Corrupt {
                     what: "batch of hot rows".into(),
                     reason: format!("it has no column {}", if column.name == USER_ID { USER_ID } else { &column.name }),
-                })
+                })?;
+                as_stored(array, column)
             });
             let arrays = arrays.collect::<Result<Vec<_>, _>>()?;
             RecordBatch::try_new(schema.clone(), arrays)
@@ -273,6 +278,16 @@ impl Runner {
         }
         Err(EngineError::Unavailable(format!("the test ends the process after step {step:?}")))
     }
+}
+
+/// The values in the type that files have, which is wider where the column was narrowed.
+fn as_stored(array: &ArrayRef, column: &FileColumn) -> Result<ArrayRef, EngineError> {
+    let wanted = column.sql_type.arrow();
+    if *array.data_type() == wanted {
+        return Ok(array.clone());
+    }
+    cast(array, &wanted)
+        .map_err(|error| EngineError::Cold { action: "shape hot rows for a file".into(), source: error.into() })
 }
 
 /// A file of which every row is hidden leaves the table.

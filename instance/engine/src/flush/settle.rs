@@ -7,7 +7,7 @@ use super::run::{Lane, Runner};
 use super::{Intent, IntentKind};
 use crate::EngineError;
 use crate::cold::log::{self, Commit, DeltaLog};
-use crate::cold::look_up::look_up_in;
+use crate::cold::look_up::places_in;
 use crate::cold::{ColdSnapshot, schema};
 use crate::engine::Place;
 use crate::hot::RowKey;
@@ -69,8 +69,8 @@ impl Runner {
         let files = after.new_files(before);
         let mut places: HashMap<RowKey, Option<Place>> = HashMap::new();
         while let Err(missing) = self.committer.end_flush(table.id, intent, places.clone()).await? {
-            let found = look_up_in(&self.cold, &files, table, &missing).await?;
-            places.extend(missing.into_iter().zip(found.into_iter().map(|found| found.and_then(|row| row.place))));
+            let found = places_in(&self.cold, &files, table, &missing).await?;
+            places.extend(missing.into_iter().zip(found));
         }
         Ok(())
     }

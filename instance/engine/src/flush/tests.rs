@@ -1,5 +1,7 @@
 //! Flush jobs over the whole engine: what is read stays what was acknowledged, whatever ends a job.
 
+mod evolution;
+
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
 use std::sync::Arc;

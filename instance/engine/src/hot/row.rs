@@ -10,11 +10,13 @@
 //! ```
 //!
 //! NULL is the absence of a field. Integers, dates and timestamps are zigzag varints whatever their SQL type, so that a widened
-//! column needs no rewrite. A column that is younger than the row's schema version reads its DEFAULT; one that was dropped is
-//! skipped. Writers encode rows before they have a `_seq`; the committer [stamps](stamp) it into the bytes.
+//! column needs no rewrite. A column that is younger than the row's schema version reads its initial value; one that was dropped is
+//! skipped; one whose type has changed since is converted. Writers encode rows before they have a `_seq`; the committer [stamps](stamp) it into the bytes.
 
 use crate::EngineError;
-use crate::schema::{Column, ColumnId, DefaultValue, SchemaVersion, SqlType, Table};
+use crate::evolution::reading::{FormerField, former_fields};
+use crate::evolution::types::convert;
+use crate::schema::{Column, ColumnId, SchemaVersion, SqlType, Table};
 use crate::seq::Seq;
 use crate::value::{Row, Value};
 
@@ -90,8 +92,27 @@ struct Wanted {
     id: ColumnId,
     position: usize,
     since: SchemaVersion,
-    /// The DEFAULT as a field, for rows older than the column.
-    default: Option<Box<[u8]>>,
+    sql_type: SqlType,
+    /// What rows older than the column read, as a field.
+    initial: Option<Box<[u8]>>,
+    /// Fields that must be converted, oldest schema versions first.
+    former: Vec<FormerField>,
+}
+
+impl Wanted {
+    /// The field as it reads in the column's present type, where its bytes do not.
+    fn converted(&self, schema: SchemaVersion, field: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        let written = self.former.iter().find(|former| schema < former.until).filter(|former| !former.casts.is_empty());
+        let Some(former) = written else { return Ok(None) };
+        let (mut value, mut from) = (decode_field(former.from, field)?, former.from);
+        for to in &former.casts {
+            value = convert(value, from, *to)?;
+            from = *to;
+        }
+        let field =
+            field_bytes(self.sql_type, &value).ok_or_else(|| corrupt("a field does not fit its altered column"))?;
+        Ok(Some(field.to_vec()))
+    }
 }
 
 impl RowReader {
@@ -99,11 +120,14 @@ impl RowReader {
     pub fn new(table: &Table, positions: impl IntoIterator<Item = usize>) -> Self {
         let wanted = |position: usize| {
             let column = &table.columns[position];
-            let default = match &column.default {
-                Some(DefaultValue::Literal(value)) => field_bytes(column.sql_type, value),
-                _ => None,
-            };
-            Wanted { id: column.id, position, since: column.since, default: default.map(Into::into) }
+            Wanted {
+                id: column.id,
+                position,
+                since: column.since,
+                sql_type: column.sql_type,
+                initial: field_bytes(column.sql_type, &column.initial).map(Into::into),
+                former: former_fields(column),
+            }
         };
         let mut wanted: Vec<_> = positions.into_iter().map(wanted).collect();
         wanted.sort_by_key(|column| column.id);
@@ -129,8 +153,12 @@ impl RowReader {
                 field = fields.next()?;
             }
             let stored = field.filter(|(id, _)| *id == column.id).map(|(_, bytes)| bytes);
-            let default = || column.default.as_deref().filter(|_| column.since > header.schema);
-            each(column.position, stored.or_else(default))?;
+            let converted = match stored {
+                Some(field) if !column.former.is_empty() => column.converted(header.schema, field)?,
+                _ => None,
+            };
+            let initial = || column.initial.as_deref().filter(|_| column.since > header.schema);
+            each(column.position, converted.as_deref().or(stored).or_else(initial))?;
         }
         Ok(header)
     }

@@ -15,6 +15,7 @@ use crate::hot::scan::HotScan;
 use crate::hot::store::{Family, failed, handle};
 use crate::hot::stream::{self, Buckets, Moment};
 use crate::hot::tier::{self, Mask, TableTier, TierRecord};
+use crate::hot::volume::{self, HighWater};
 use crate::schema::{Table, TableId, TableKind, UserId};
 use crate::seq::Seq;
 use crate::value::Row;
@@ -70,6 +71,13 @@ impl HotSnapshot {
     /// When it is read.
     pub fn moment(&self) -> Moment {
         self.moment
+    }
+
+    /// Every commit of the snapshot has a sequence up to it, and every later one a higher one.
+    pub fn last_seq(&self) -> Result<Seq, EngineError> {
+        let stored = self.get(Family::Meta, volume::HIGH_WATER_KEY)?;
+        let mark = stored.map(|bytes| volume::decode::<HighWater>(&bytes, "high-water mark")).transpose()?;
+        Ok(mark.unwrap_or_default().seq)
     }
 
     /// The table's tier record.

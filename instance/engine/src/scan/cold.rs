@@ -130,8 +130,8 @@ fn statistics(file: &ColdFile, columns: &ScanColumns) -> Statistics {
         let Some(stats) = stats else { return ColumnStatistics::new_unknown() };
         ColumnStatistics {
             null_count: stats.nulls.map_or(Precision::Absent, |nulls| Precision::Inexact(nulls as usize)),
-            min_value: stats.min.clone().map_or(Precision::Absent, Precision::Exact),
-            max_value: stats.max.clone().map_or(Precision::Absent, Precision::Exact),
+            min_value: stats.min.map_or(Precision::Absent, Precision::Exact),
+            max_value: stats.max.map_or(Precision::Absent, Precision::Exact),
             ..ColumnStatistics::new_unknown()
         }
     });

@@ -1,29 +1,31 @@
-//! From the columns of a file to those of SQL: by physical name, with the DEFAULT where a file is older than the column.
+//! From the columns of a file to those of SQL: by physical name, cast from the type that it had when the file was
+//! written, and with its initial value where a file is older than the column.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_schema::{Field, FieldRef, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::{CastExpr, Column, lit};
+use datafusion::physical_expr::expressions::{CastExpr, Column as FileColumn, lit};
 use datafusion::physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
 
 use crate::EngineError;
-use crate::cold::scalar::default_scalar;
+use crate::cold::scalar::scalar_of;
 use crate::cold::snapshot::ColdFile;
 use crate::cold::stats::ColumnStats;
-use crate::schema::{Table, USER_ID};
+use crate::evolution::reading::{FileSource, source_in};
+use crate::schema::{Column, SqlType, Table, USER_ID};
 
-/// How one column of the scan is read from a file.
+/// Where one column of the scan comes from.
 #[derive(Debug, Clone)]
-struct Source {
-    /// Its name in Parquet.
-    physical_name: String,
-    /// What it reads where the file does not have it.
-    absent: ScalarValue,
+enum Source {
+    /// A column of the table, and what it reads in files that are older than it.
+    Own(Arc<Column>, ScalarValue),
+    /// One that each file has under its own name.
+    System,
 }
 
 /// The columns of a table's scan: those of SQL, then `_user_id` for per-user tables.
@@ -37,22 +39,15 @@ impl ScanColumns {
     /// The columns of a table.
     pub fn of(table: &Table) -> Result<Self, EngineError> {
         let sql = table.sql_schema();
-        let user = table.kind.is_per_user().then(|| Arc::new(Field::new(USER_ID, arrow_schema::DataType::Utf8, false)));
+        let user = table.kind.is_per_user().then(|| Arc::new(Field::new(USER_ID, DataType::Utf8, false)));
         let fields: Vec<FieldRef> = sql.fields().iter().cloned().chain(user).collect();
         let mut sources = HashMap::new();
         for field in &fields {
             let source = match table.column(field.name()) {
-                Some(column) => Source {
-                    physical_name: column.physical_name.clone(),
-                    absent: default_scalar(column.default.as_ref(), column.sql_type)?,
-                },
-                None => Source {
-                    physical_name: field.name().clone(),
-                    absent: ScalarValue::try_from(field.data_type()).map_err(|error| EngineError::Cold {
-                        action: "describe a scan".into(),
-                        source: error.into(),
-                    })?,
-                },
+                Some(column) => {
+                    Source::Own(Arc::new(column.clone()), scalar_of(column.initial.clone(), column.sql_type)?)
+                }
+                None => Source::System,
             };
             sources.insert(field.name().clone(), source);
         }
@@ -64,35 +59,51 @@ impl ScanColumns {
         &self.schema
     }
 
-    /// What the log says of each column in a file, in the order of the schema.
-    pub fn stats_of<'a>(&'a self, file: &'a ColdFile) -> impl Iterator<Item = Option<&'a ColumnStats>> {
-        let of = |field: &FieldRef| file.stats.columns.get(&self.sources[field.name()].physical_name);
+    /// What the log says of each column in a file, in the order of the schema, and in the types of SQL.
+    pub fn stats_of<'a>(&'a self, file: &'a ColdFile) -> impl Iterator<Item = Option<ColumnStats>> + 'a {
+        let of = |field: &FieldRef| {
+            let name = match &self.sources[field.name()] {
+                Source::Own(column, _) => &column.physical_name,
+                Source::System => field.name(),
+            };
+            file.stats.columns.get(name).map(|stats| as_type(stats, field.data_type()))
+        };
         self.schema.fields().iter().map(of)
     }
 }
 
+/// Bounds in the type that the column has now; a bound that it can't hold is none.
+fn as_type(stats: &ColumnStats, wanted: &DataType) -> ColumnStats {
+    let bound = |bound: &Option<ScalarValue>| {
+        let bound = bound.as_ref()?;
+        let found = bound.data_type();
+        if found == *wanted {
+            return Some(bound.clone());
+        }
+        // Numbers alone keep their order in a cast.
+        let ordered = found.is_numeric() && wanted.is_numeric();
+        ordered.then(|| bound.cast_to(wanted).ok()).flatten().filter(|bound| !bound.is_null())
+    };
+    ColumnStats { min: bound(&stats.min), max: bound(&stats.max), nulls: stats.nulls }
+}
+
 impl PhysicalExprAdapterFactory for ScanColumns {
-    fn create(
-        &self,
-        logical_file_schema: SchemaRef,
-        physical_file_schema: SchemaRef,
-    ) -> Result<Arc<dyn PhysicalExprAdapter>> {
+    fn create(&self, _: SchemaRef, physical_file_schema: SchemaRef) -> Result<Arc<dyn PhysicalExprAdapter>> {
         let columns = self.clone();
-        Ok(Arc::new(FileColumns { columns, logical: logical_file_schema, physical: physical_file_schema }))
+        Ok(Arc::new(ColumnsOfFile { columns, physical: physical_file_schema }))
     }
 }
 
 /// The same for one file.
 #[derive(Debug)]
-struct FileColumns {
+struct ColumnsOfFile {
     columns: ScanColumns,
-    logical: SchemaRef,
     physical: SchemaRef,
 }
 
-impl PhysicalExprAdapter for FileColumns {
+impl PhysicalExprAdapter for ColumnsOfFile {
     fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
-        expr.transform(|expr| match expr.downcast_ref::<Column>() {
+        expr.transform(|expr| match expr.downcast_ref::<FileColumn>() {
             Some(column) => self.read(column).map(Transformed::yes),
             None => Ok(Transformed::no(expr)),
         })
@@ -100,17 +111,44 @@ impl PhysicalExprAdapter for FileColumns {
     }
 }
 
-impl FileColumns {
-    fn read(&self, column: &Column) -> Result<Arc<dyn PhysicalExpr>> {
+impl ColumnsOfFile {
+    fn read(&self, column: &FileColumn) -> Result<Arc<dyn PhysicalExpr>> {
         let unknown = || DataFusionError::Internal(format!("a scan has no column {}", column.name()));
         let source = self.columns.sources.get(column.name()).ok_or_else(unknown)?;
-        let Ok(index) = self.physical.index_of(&source.physical_name) else { return Ok(lit(source.absent.clone())) };
-        let found: Arc<dyn PhysicalExpr> = Arc::new(Column::new(&source.physical_name, index));
-        let wanted = self.logical.field_with_name(column.name())?;
-        // Names and metadata differ by design; only another type needs work, where a later schema has widened the column.
-        if wanted.data_type() == self.physical.field(index).data_type() {
-            return Ok(found);
+        let (index, casts) = match source {
+            Source::System => (self.physical.index_of(column.name()).map_err(|_| unknown())?, Vec::new()),
+            Source::Own(own, absent) => match source_in(own, &self.physical) {
+                FileSource::Present { index, casts } => (index, casts),
+                FileSource::Absent => return Ok(lit(absent.clone())),
+            },
+        };
+        let found = self.physical.field(index);
+        let mut data_type = found.data_type().clone();
+        let mut expr: Arc<dyn PhysicalExpr> = Arc::new(FileColumn::new(found.name(), index));
+        // Names and metadata differ by design; only another type needs work.
+        for cast in casts.into_iter().map(SqlType::arrow) {
+            if cast != data_type {
+                expr = Arc::new(CastExpr::new(expr, cast.clone(), None));
+                data_type = cast;
+            }
         }
-        Ok(Arc::new(CastExpr::new(found, wanted.data_type().clone(), None)))
+        Ok(expr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_of_older_files_are_told_in_the_type_of_the_column_or_not_at_all() {
+        let bounds = |min, max| ColumnStats { min: Some(min), max: Some(max), nulls: Some(1) };
+        let int = |number| ScalarValue::Int32(Some(number));
+        let long = |number| ScalarValue::Int64(Some(number));
+        assert_eq!(as_type(&bounds(int(-5), int(7)), &DataType::Int64), bounds(long(-5), long(7)));
+        let narrowed = as_type(&bounds(long(-5), long(1 << 40)), &DataType::Int32);
+        assert_eq!((narrowed.min, narrowed.max), (Some(int(-5)), None), "a deleted row may lie beyond the type");
+        let text = as_type(&bounds(int(10), int(9)), &DataType::Utf8);
+        assert_eq!((text.min, text.max, text.nulls), (None, None, Some(1)), "texts have another order");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
@@ -12,7 +12,7 @@ use futures::stream;
 
 use super::cold::external;
 use crate::hot::{HotScan, HotSnapshot};
-use crate::schema::{Table, UserId};
+use crate::schema::{Table, USER_ID, UserId};
 
 /// The visible hot rows of a table, or of one user of it.
 pub struct HotRows {
@@ -21,11 +21,14 @@ pub struct HotRows {
     user: Option<UserId>,
     projection: Vec<usize>,
     without: Arc<HashSet<Vec<u8>>>,
+    /// Where `_user_id` stands in the batches, if it is wanted.
+    user_place: Option<usize>,
     schema: SchemaRef,
 }
 
 impl HotRows {
-    /// The columns of `projection`, which are places in the table's SQL schema; rows of the stored keys `without` are left out.
+    /// The columns of `projection`, which are places in the table's SQL schema; the one behind its last is `_user_id`. Rows of the
+    /// stored keys `without` are left out.
     pub fn new(
         snapshot: HotSnapshot,
         table: Arc<Table>,
@@ -33,12 +36,27 @@ impl HotRows {
         projection: Vec<usize>,
         without: Arc<HashSet<Vec<u8>>>,
     ) -> Result<Self, arrow_schema::ArrowError> {
-        let schema = Arc::new(table.sql_schema().project(&projection)?);
-        Ok(Self { snapshot, table, user, projection, without, schema })
+        let sql = table.sql_schema();
+        let user_field = Arc::new(Field::new(USER_ID, DataType::Utf8, false));
+        let fields: Vec<FieldRef> = sql.fields().iter().cloned().chain([user_field]).collect();
+        let schema = Arc::new(Schema::new(fields).project(&projection)?);
+        let user_place = projection.iter().position(|place| *place == sql.fields().len());
+        let projection = projection.into_iter().filter(|place| *place < sql.fields().len()).collect();
+        Ok(Self { snapshot, table, user, projection, without, user_place, schema })
     }
 
     fn scan(&self) -> HotScan {
-        self.snapshot.scan(&self.table, self.user.as_ref(), Some(&self.projection), false).without(self.without.clone())
+        let with_user = self.user_place.is_some();
+        let scan = self.snapshot.scan(&self.table, self.user.as_ref(), Some(&self.projection), with_user);
+        scan.without(self.without.clone())
+    }
+
+    /// The places of a batch's columns, which end with `_user_id`, in the order that is wanted.
+    fn order(&self) -> Option<Vec<usize>> {
+        let place = self.user_place?;
+        let mut order: Vec<usize> = (0..self.projection.len()).collect();
+        order.insert(place, self.projection.len());
+        Some(order)
     }
 }
 
@@ -55,13 +73,21 @@ impl PartitionStream for HotRows {
 
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let rows = context.session_config().batch_size();
-        let batches = stream::try_unfold(self.scan(), move |mut scan| async move {
-            let read = tokio::task::spawn_blocking(move || scan.next_batch(rows).map(|batch| (batch, scan)));
-            let (batch, scan) = read
-                .await
-                .map_err(|error| datafusion::error::DataFusionError::ExecutionJoin(Box::new(error)))?
-                .map_err(external)?;
-            Ok(batch.map(|batch| (batch, scan)))
+        let order = self.order();
+        let batches = stream::try_unfold(self.scan(), move |mut scan| {
+            let order = order.clone();
+            async move {
+                let read = tokio::task::spawn_blocking(move || scan.next_batch(rows).map(|batch| (batch, scan)));
+                let (batch, scan) = read
+                    .await
+                    .map_err(|error| datafusion::error::DataFusionError::ExecutionJoin(Box::new(error)))?
+                    .map_err(external)?;
+                let batch = match (batch, order) {
+                    (Some(batch), Some(order)) => Some(batch.project(&order)?),
+                    (batch, _) => batch,
+                };
+                Ok(batch.map(|batch| (batch, scan)))
+            }
         });
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))
     }

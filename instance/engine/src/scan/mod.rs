@@ -34,3 +34,9 @@ pub fn provider(
 ) -> Arc<dyn TableProvider> {
     Arc::new(table::KalamTable::new(hot, cold, table, user, overlay))
 }
+
+/// As [`provider`], with the rows of all users, and `_user_id` behind the other columns of per-user tables. For the engine itself:
+/// no statement reads through it.
+pub(crate) fn provider_of_all_users(hot: HotSnapshot, cold: PinnedCold, table: Arc<Table>) -> Arc<dyn TableProvider> {
+    Arc::new(table::KalamTable::of_all_users(hot, cold, table))
+}

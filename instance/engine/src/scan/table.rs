@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
@@ -33,6 +33,8 @@ pub struct KalamTable {
     table: Arc<Table>,
     user: Option<UserId>,
     overlay: Option<Arc<Overlay>>,
+    /// Whether it has the rows of all users, with their `_user_id`.
+    all_users: bool,
     schema: SchemaRef,
 }
 
@@ -47,7 +49,15 @@ impl KalamTable {
     ) -> Self {
         let schema = table.sql_schema();
         let user = user.filter(|_| table.kind.is_per_user());
-        Self { hot, cold, table, user, overlay, schema }
+        Self { hot, cold, table, user, overlay, all_users: false, schema }
+    }
+
+    /// With the rows of all users, and `_user_id` as the last column of per-user tables.
+    pub fn of_all_users(hot: HotSnapshot, cold: PinnedCold, table: Arc<Table>) -> Self {
+        let all_users = table.kind.is_per_user();
+        let user = all_users.then(|| Arc::new(Field::new(USER_ID, DataType::Utf8, false)));
+        let fields: Vec<FieldRef> = table.sql_schema().fields().iter().cloned().chain(user).collect();
+        Self { hot, cold, table, user: None, overlay: None, all_users, schema: Arc::new(Schema::new(fields)) }
     }
 
     async fn cold_plan(
@@ -176,7 +186,7 @@ impl TableProvider for KalamTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        if self.table.kind.is_per_user() && self.user.is_none() {
+        if self.table.kind.is_per_user() && self.user.is_none() && !self.all_users {
             return plan_err!("table {} holds rows of single users: it is read for one of them", self.table.name);
         }
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::util::pretty::pretty_format_batches;
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
@@ -26,26 +24,30 @@ use crate::cold::snapshot::ColdFile;
 use crate::cold::{ColdTier, schema};
 use crate::config::ObjectStoreConfig;
 use crate::schema::testing::table;
-use crate::schema::{Column, ColumnId, DefaultValue, SchemaVersion, SqlType, Table, TableKind};
+use crate::schema::{Column, ColumnId, DefaultValue, FormerType, SchemaVersion, SqlType, Table, TableKind};
 use crate::value::Value;
 
 const FILES: i64 = 3;
 const ROWS_PER_FILE: i64 = 640;
 const LAYOUT: Layout = Layout { row_group_rows: 200, page_rows: 50 };
 
-/// The table when its files were written, and after `c2` was renamed to `label` and `c4` was added.
+/// The table when its files were written, and after `c1` was widened, `c2` was renamed to `label` and `c4` was added.
 fn tables() -> (Table, Table) {
     let old = table(TableKind::Shared, &[SqlType::Int, SqlType::Text, SqlType::BigInt], &[0]);
     let mut new = old.clone();
+    new.columns[0].former.push(FormerType {
+        until: SchemaVersion(2),
+        sql_type: SqlType::Int,
+        stored_type: SqlType::Int,
+        physical_name: "c1".into(),
+    });
+    (new.columns[0].sql_type, new.columns[0].stored_type) = (SqlType::BigInt, SqlType::BigInt);
     new.columns[1].name = "label".into();
     new.columns.push(Column {
-        id: ColumnId(4),
-        name: "c4".into(),
-        physical_name: "c4".into(),
-        sql_type: SqlType::BigInt,
-        nullable: true,
-        default: Some(DefaultValue::Literal(Value::BigInt(7))),
+        default: Some(DefaultValue::Literal(Value::BigInt(8))),
+        initial: Value::BigInt(7),
         since: SchemaVersion(2),
+        ..Column::new(ColumnId(4), "c4", SqlType::BigInt)
     });
     (old, new)
 }
@@ -55,7 +57,7 @@ fn rows(file: i64, new: &Table) -> RecordBatch {
     let seqs = file * ROWS_PER_FILE..(file + 1) * ROWS_PER_FILE;
     let number = |seq: i64| (seq % ROWS_PER_FILE) * 2 + file;
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(Int32Array::from_iter_values(seqs.clone().map(|seq| number(seq) as i32))),
+        Arc::new(Int64Array::from_iter_values(seqs.clone().map(number))),
         Arc::new(StringArray::from_iter_values(seqs.clone().map(|seq| format!("name {}", seq * 7919 % 97)))),
         Arc::new(Int64Array::from_iter(seqs.clone().map(|seq| (seq % 11 != 0).then_some(seq * 7919 % 1009)))),
         Arc::new(Int64Array::from_iter_values(seqs.clone().map(|_| 7))),
@@ -66,11 +68,13 @@ fn rows(file: i64, new: &Table) -> RecordBatch {
     RecordBatch::try_new(new.sql_schema(), columns).unwrap()
 }
 
-/// The same rows in the shape of the files, which know neither `label` nor `c4`.
+/// The same rows in the shape of the files, which know neither `label` nor `c4`, and `c1` as INT.
 fn file_rows(rows: &RecordBatch, old: &Table) -> RecordBatch {
     let places = [0, 1, 2, 4, 6, 5];
-    let columns = places.iter().map(|place| rows.column(*place).clone()).collect();
-    RecordBatch::try_new(schema::file_schema(old), columns).unwrap()
+    let schema = schema::file_schema(old);
+    let columns = places.iter().zip(schema.fields()).map(|(place, field)| cast(rows.column(*place), field.data_type()));
+    let columns = columns.collect::<Result<Vec<_>, _>>().unwrap();
+    RecordBatch::try_new(schema, columns).unwrap()
 }
 
 /// The cold half of a table's provider, over files whose hidden rows are given.

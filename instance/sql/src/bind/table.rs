@@ -2,6 +2,7 @@
 
 use datafusion::sql::sqlparser::ast::{ColumnDef, ColumnOption, Expr, FunctionArguments, Ident};
 use datafusion::sql::sqlparser::tokenizer::Token;
+use kalamdb_engine::evolution::alter::MAX_COLUMNS;
 use kalamdb_engine::schema::{
     AccessLevel, Column, ColumnId, DefaultValue, FlushPolicy, SchemaVersion, Table, TableId, TableKind, TableName,
 };
@@ -12,9 +13,6 @@ use super::names::{check_new_name, fold};
 use super::{sql_type, value};
 use crate::parse::CreateTable;
 use crate::{ErrorCode, SqlError};
-
-/// Most columns of a table.
-const MAX_COLUMNS: usize = 1000;
 
 /// The table that the statement makes; the engine gives it its id.
 pub fn bind(written: &CreateTable, name: TableName, now_ms: i64) -> Result<Table, SqlError> {
@@ -95,20 +93,12 @@ fn bind_key(
 }
 
 /// The column, and whether it is the key.
-fn bind_column(definition: &ColumnDef, id: ColumnId) -> Result<(Column, bool), SqlError> {
+pub(super) fn bind_column(definition: &ColumnDef, id: ColumnId) -> Result<(Column, bool), SqlError> {
     let name = fold(&definition.name);
     if name.starts_with('_') {
         return Err(invalid(format!("column '{name}': names that begin with '_' are kept by the database")));
     }
-    let mut column = Column {
-        id,
-        physical_name: name.clone(),
-        name,
-        sql_type: sql_type::bind(&definition.data_type)?,
-        nullable: true,
-        default: None,
-        since: SchemaVersion(1),
-    };
+    let mut column = Column::new(id, name, sql_type::bind(&definition.data_type)?);
     let mut is_key = false;
     for option in &definition.options {
         match &option.option {
@@ -136,7 +126,7 @@ fn is_auto_increment(tokens: &[Token]) -> bool {
     tokens.len() == 1 && tokens.iter().all(is_word)
 }
 
-fn bind_default(expr: &Expr, column: &Column) -> Result<DefaultValue, SqlError> {
+pub(super) fn bind_default(expr: &Expr, column: &Column) -> Result<DefaultValue, SqlError> {
     if let Some(literal) = literal_of(expr, &Parameters::default())? {
         return value::from_literal(&literal, column).map(DefaultValue::Literal);
     }
@@ -160,15 +150,8 @@ fn bind_default(expr: &Expr, column: &Column) -> Result<DefaultValue, SqlError> 
 }
 
 /// A generated default must fit the column's type.
-fn check_default(column: &Column) -> Result<(), SqlError> {
-    use kalamdb_engine::schema::SqlType;
-    let fits = match &column.default {
-        Some(DefaultValue::SnowflakeId) => matches!(column.sql_type, SqlType::BigInt | SqlType::Text),
-        Some(DefaultValue::UuidV7 | DefaultValue::Ulid) => column.sql_type == SqlType::Text,
-        Some(DefaultValue::CurrentTimestamp) => matches!(column.sql_type, SqlType::Timestamp | SqlType::Date),
-        Some(DefaultValue::Literal(_)) | None => true,
-    };
-    if fits {
+pub(super) fn check_default(column: &Column) -> Result<(), SqlError> {
+    if column.default.as_ref().is_none_or(|default| default.fits(column.sql_type)) {
         return Ok(());
     }
     let type_name = sql_type::sql_name(column.sql_type);
@@ -234,7 +217,7 @@ fn agreed_kind(before_table: Option<TableKind>, text: &str) -> Result<TableKind,
     }
 }
 
-fn access_level_of(text: &str) -> Result<AccessLevel, SqlError> {
+pub(super) fn access_level_of(text: &str) -> Result<AccessLevel, SqlError> {
     match text.to_ascii_lowercase().as_str() {
         "public" => Ok(AccessLevel::Public),
         "private" => Ok(AccessLevel::Private),

@@ -4,6 +4,7 @@ use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
 use kalamdb_engine::catalog::{CatalogChange, Namespace};
 use kalamdb_engine::schema::TableKind;
 
+use super::alter::check_kind;
 use super::{Outcome, Scope, Statements, now};
 use crate::bind::names::{self, DEFAULT_NAMESPACE, INFORMATION_SCHEMA, SYSTEM};
 use crate::bind::table;
@@ -21,6 +22,7 @@ impl Statements {
             Statement::AlterNamespace { name, options } => self.alter_namespace(name, options).await,
             Statement::Use(name) => self.use_namespace(name),
             Statement::CreateTable(table) => self.create_table(table, scope).await,
+            Statement::AlterTable(table) => self.alter_table(table, scope).await,
             Statement::DropTable { name, kind, if_exists } => self.drop_table(name, *kind, *if_exists, scope).await,
             other => Err(SqlError::new(ErrorCode::Internal, format!("{other:?} is no definition"))),
         }
@@ -100,10 +102,7 @@ impl Statements {
                 Err(SqlError::not_found("table", name))
             };
         };
-        if let Some(kind) = kind.filter(|kind| *kind != table.kind) {
-            let text = format!("table '{name}' is a {} table, not a {} table", table.kind.as_str(), kind.as_str());
-            return Err(SqlError::new(ErrorCode::InvalidValue, text));
-        }
+        check_kind(table, kind)?;
         self.engine.change_catalog(CatalogChange::DropTable { name: name.clone(), id: table.id }).await?;
         Ok(Outcome::done(format!("Table '{name}' dropped")))
     }

@@ -156,7 +156,8 @@ impl Statements {
         Ok(NewRow { row, has_generated_key })
     }
 
-    fn default_of(&self, column: &Column, begun: DateTime<Utc>) -> Value {
+    /// What the column's DEFAULT is worth in a statement that began then.
+    pub(super) fn default_of(&self, column: &Column, begun: DateTime<Utc>) -> Value {
         match (&column.default, column.sql_type) {
             (None, _) => Value::Null,
             (Some(DefaultValue::Literal(value)), _) => value.clone(),

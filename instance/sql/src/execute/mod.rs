@@ -1,5 +1,6 @@
 //! What each statement does.
 
+mod alter;
 mod change;
 mod define;
 mod expression;
@@ -108,15 +109,12 @@ impl Statements {
         }
     }
 
-    /// One snapshot and one catalog for the whole statement, or for the whole transaction. The catalog is taken first: a table that is dropped in between
-    /// reads as it was or as gone, and one that is made in between is not known yet.
+    /// One snapshot and the catalog of the same moment for the whole statement, or for the whole transaction: no row of it was written
+    /// with another schema than one that the catalog's can read.
     fn relations(&self, scope: &Scope<'_>) -> Relations {
         let (catalog, snapshot) = match scope.transaction {
             Some(transaction) => (transaction.catalog().clone(), transaction.snapshot().clone()),
-            None => {
-                let catalog = self.engine.catalog();
-                (catalog, self.engine.snapshot())
-            }
+            None => self.engine.read(),
         };
         Relations { catalog, snapshot, identity: scope.identity.clone(), engine: self.engine.clone() }
     }
@@ -132,7 +130,8 @@ pub fn subject(statement: &Statement, namespace: &str) -> (StatementKind, Option
         Statement::Update(update) => (StatementKind::Update, relation_of(&update.table, namespace)),
         Statement::Delete(delete) => (StatementKind::Delete, first_relation(delete.as_ref(), namespace)),
         Statement::CreateTable(table) => (StatementKind::CreateTable, named(&table.name)),
-        Statement::Show(Show::Columns(name)) => (StatementKind::DescribeTable, named(name)),
+        Statement::AlterTable(table) => (StatementKind::AlterTable, named(&table.name)),
+        Statement::Show(Show::Columns(name) | Show::History(name)) => (StatementKind::DescribeTable, named(name)),
         Statement::DropTable { name, .. } | Statement::FlushTable(name) => (StatementKind::Other, named(name)),
         _ => (StatementKind::Other, None),
     }

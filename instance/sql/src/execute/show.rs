@@ -1,6 +1,6 @@
 //! SHOW and DESCRIBE.
 
-use kalamdb_engine::schema::{SqlType, Table, TableName};
+use kalamdb_engine::schema::{Column, SqlType, Table, TableName};
 use kalamdb_engine::value::{Row, Value};
 
 use super::{Outcome, ResultColumn, RowSet, Scope, Statements};
@@ -22,6 +22,7 @@ impl Statements {
                 tables(&relations, &namespace)?
             }
             Show::Columns(name) => columns(&relations, &names::table_name(name, scope.namespace)?)?,
+            Show::History(name) => history(&relations, &names::table_name(name, scope.namespace)?)?,
             Show::Stats(name) => self.table_stats(&relations, &names::table_name(name, scope.namespace)?)?,
             Show::Storages => relations::storages(&relations),
         };
@@ -78,36 +79,45 @@ fn tables(relations: &Relations, namespace: &str) -> Result<View, SqlError> {
     Ok(View::new(&[("namespace_id", TEXT), ("table_name", TEXT), ("table_type", TEXT)]).with(visible.map(row)))
 }
 
+/// What DESCRIBE shows of a column.
+const COLUMNS: [(&str, SqlType); 9] = [
+    ("column_name", TEXT),
+    ("ordinal_position", SqlType::Int),
+    ("column_id", SqlType::Int),
+    ("data_type", TEXT),
+    ("is_nullable", SqlType::Boolean),
+    ("is_primary_key", SqlType::Boolean),
+    ("column_default", TEXT),
+    ("column_comment", TEXT),
+    ("schema_version", SqlType::Int),
+];
+
 /// DESCRIBE.
 fn columns(relations: &Relations, name: &TableName) -> Result<View, SqlError> {
-    const COLUMNS: [(&str, SqlType); 9] = [
-        ("column_name", TEXT),
-        ("ordinal_position", SqlType::Int),
-        ("column_id", SqlType::Int),
-        ("data_type", TEXT),
-        ("is_nullable", SqlType::Boolean),
-        ("is_primary_key", SqlType::Boolean),
-        ("column_default", TEXT),
-        ("column_comment", TEXT),
-        ("schema_version", SqlType::Int),
-    ];
     if let Some(view) = relations.view(name)? {
         let row = |(place, (name, of)): (usize, &(&str, SqlType))| described(place, name, *of, None);
         return Ok(View::new(&COLUMNS).with(view.columns.iter().enumerate().map(row)));
     }
-    let table = names::table(&relations.catalog, name)?;
-    let row = |(place, column): (usize, &kalamdb_engine::schema::Column)| {
-        described(place, &column.name, column.sql_type, Some((table, column)))
-    };
-    Ok(View::new(&COLUMNS).with(table.columns.iter().enumerate().map(row)))
+    Ok(View::new(&COLUMNS).with(described_table(names::table(&relations.catalog, name)?)))
 }
 
-fn described(
-    place: usize,
-    name: &str,
-    of: SqlType,
-    stored: Option<(&std::sync::Arc<Table>, &kalamdb_engine::schema::Column)>,
-) -> Row {
+/// DESCRIBE … HISTORY: the columns of every version, oldest first.
+fn history(relations: &Relations, name: &TableName) -> Result<View, SqlError> {
+    if relations.view(name)?.is_some() {
+        return columns(relations, name);
+    }
+    let table = names::table(&relations.catalog, name)?;
+    Ok(View::new(&COLUMNS)
+        .with(relations.catalog.versions_of(table.id).iter().flat_map(|version| described_table(version))))
+}
+
+fn described_table(table: &Table) -> Vec<Row> {
+    let row =
+        |(place, column): (usize, &Column)| described(place, &column.name, column.sql_type, Some((table, column)));
+    table.columns.iter().enumerate().map(row).collect()
+}
+
+fn described(place: usize, name: &str, of: SqlType, stored: Option<(&Table, &Column)>) -> Row {
     let default = stored.and_then(|(_, column)| column.default.as_ref()).map(relations::default_text);
     vec![
         Value::Text(name.to_owned()),

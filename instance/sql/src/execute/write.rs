@@ -16,9 +16,9 @@ use crate::relations::Relations;
 use crate::{ErrorCode, SqlError};
 
 /// The first pause before a statement starts over; it doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A statement that writes rows.
 #[derive(Clone, Copy)]

@@ -9,11 +9,7 @@ use super::{Show, Statement, UserChange};
 use crate::SqlError;
 
 /// Statements of the protocol that a later version brings: told so instead of being called a syntax error.
-const LATER: [&[&str]; 15] = [
-    &["ALTER", "TABLE"],
-    &["ALTER", "USER", "TABLE"],
-    &["ALTER", "SHARED", "TABLE"],
-    &["ALTER", "STREAM", "TABLE"],
+const LATER: [&[&str]; 11] = [
     &["ALTER", "STORAGE"],
     &["CREATE", "STORAGE"],
     &["DROP", "STORAGE"],
@@ -104,6 +100,9 @@ impl<'a> Grammar<'a> {
             let after_kind: &[&str] = if kind.is_some() { &[word, "TABLE"] } else { &["TABLE"] };
             if self.words(&[&["CREATE"], after_kind].concat()) {
                 return self.create_table(kind).map(|table| Some(Statement::CreateTable(table)));
+            }
+            if self.words(&[&["ALTER"], after_kind].concat()) {
+                return self.alter_table(kind).map(|table| Some(Statement::AlterTable(Box::new(table))));
             }
             if self.words(&[&["DROP"], after_kind].concat()) {
                 let if_exists = self.words(&["IF", "EXISTS"]);
@@ -210,7 +209,8 @@ impl<'a> Grammar<'a> {
         let describes_query = ["SELECT", "WITH", "VALUES"].iter().any(|word| self.peek_word(1, word));
         if !describes_query && (self.words(&["DESCRIBE"]) || self.words(&["DESC"])) {
             self.words(&["TABLE"]);
-            return Ok(Some(Show::Columns(self.parser.parse_object_name(false)?)));
+            let name = self.parser.parse_object_name(false)?;
+            return Ok(Some(if self.words(&["HISTORY"]) { Show::History(name) } else { Show::Columns(name) }));
         }
         Ok(None)
     }
@@ -309,8 +309,10 @@ mod tests {
     fn errors_say_which_statement_and_where() {
         let error = parse_batch("SELECT 1; CREATE NAMESPACE IF a b").unwrap_err();
         assert!(error.message.starts_with("Statement 2 failed: Expected: end of statement, found: a"), "{error}");
-        let error = parse_batch("ALTER TABLE t ADD COLUMN c INT").unwrap_err();
-        assert_eq!(error.message, "Statement 1 failed: ALTER TABLE is not available in this version");
+        let error = parse_batch("SHOW MANIFEST").unwrap_err();
+        assert_eq!(error.message, "Statement 1 failed: SHOW MANIFEST is not available in this version");
+        let error = parse_batch("ALTER TABLE t ALTER COLUMN c SET COLOUR").unwrap_err();
+        assert!(error.message.contains("Expected: SET or DROP with NOT NULL or DEFAULT"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Text to statements. Standard statements are read by `sqlparser`; KalamDB's own by a grammar on the same tokens.
 
+mod alter;
 mod batch;
 mod grammar;
 mod tables;
@@ -8,6 +9,7 @@ use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use kalamdb_engine::schema::TableKind;
 
+pub use alter::{AlterAction, AlterTable};
 pub use batch::{ParsedStatement, parse_batch};
 
 /// The dialect that tokens and expressions are read in. DataFusion's own default, so that whatever it can run can be written.
@@ -45,6 +47,8 @@ pub enum Statement {
     Use(Ident),
     /// `CREATE TABLE`.
     CreateTable(CreateTable),
+    /// `ALTER TABLE`.
+    AlterTable(Box<AlterTable>),
     /// `DROP [kind] TABLE [IF EXISTS] t`.
     DropTable {
         /// Its name.
@@ -112,6 +116,8 @@ pub enum Show {
     Tables(Option<Ident>),
     /// `DESCRIBE [TABLE] t`, `SHOW COLUMNS FROM t`.
     Columns(ObjectName),
+    /// `DESCRIBE TABLE t HISTORY`.
+    History(ObjectName),
     /// `SHOW STATS FOR TABLE t`.
     Stats(ObjectName),
     /// `SHOW STORAGES`.

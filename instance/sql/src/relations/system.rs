@@ -101,9 +101,9 @@ fn tables(relations: &Relations) -> View {
     .with(relations.visible_tables().map(row))
 }
 
-/// The newest version of each: older ones come with ALTER TABLE.
+/// A row for every version of each.
 fn schemas(relations: &Relations) -> View {
-    let row = |table: &Arc<Table>| -> Row {
+    let row = |(table, is_latest): (&Arc<Table>, bool)| -> Row {
         let column = |column: &Column| json!({"column_name": column.name, "data_type": wire_name(column.sql_type)});
         let columns: Vec<Json> = table.columns.iter().map(column).collect();
         vec![
@@ -114,9 +114,14 @@ fn schemas(relations: &Relations) -> View {
             Value::Int(table.version.0 as i32),
             text(Json::from(columns).to_string()),
             text(options(table).to_string()),
-            Value::Boolean(true),
+            Value::Boolean(is_latest),
             moment(table.updated_at),
         ]
+    };
+    let versions = |newest: &Arc<Table>| {
+        let newest_version = newest.version;
+        let versions = relations.catalog.versions_of(newest.id).iter();
+        versions.map(move |table| (table, table.version == newest_version))
     };
     View::new(&[
         ("table_id", TEXT),
@@ -129,7 +134,7 @@ fn schemas(relations: &Relations) -> View {
         ("is_latest", BOOL),
         ("created_at", MOMENT),
     ])
-    .with(relations.visible_tables().map(row))
+    .with(relations.visible_tables().flat_map(versions).map(row))
 }
 
 fn options(table: &Table) -> Json {

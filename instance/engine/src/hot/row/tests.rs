@@ -82,7 +82,7 @@ fn an_altered_table_reads_old_rows() {
     new.columns.remove(1);
     let mut added = new.columns[1].clone();
     (added.id, added.sql_type, added.since) = (ColumnId(4), SqlType::Text, SchemaVersion(2));
-    added.default = Some(DefaultValue::Literal(Value::Text("fresh".into())));
+    added.initial = Value::Text("fresh".into());
     new.columns.insert(0, added);
 
     let row = vec![Value::Int(7), Value::Text("dropped".into()), Value::Float(0.5)];

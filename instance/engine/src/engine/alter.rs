@@ -1,0 +1,146 @@
+//! ALTER TABLE: what its rows must hold to is looked through first, then the catalog changes, and no row is rewritten.
+//!
+//! Writers go on meanwhile. The change carries the sequence up to which rows were looked through; the committer refuses it where
+//! rows of the table were written since, and only those are looked through then. Writers who outrun that are stopped for the last look.
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use datafusion::common::ScalarValue;
+use datafusion::dataframe::DataFrame;
+use datafusion::logical_expr::{Expr, cast, ident, lit, try_cast};
+use datafusion::prelude::SessionContext;
+
+use crate::catalog::CatalogChange;
+use crate::evolution::{self, Altered, Rule, TableChange};
+use crate::scan;
+use crate::schema::{SEQ, Table, USER_ID};
+use crate::seq::Seq;
+use crate::{Engine, EngineError};
+
+/// How often the rows are looked through while writers go on.
+const FREE_LOOKS: usize = 3;
+
+impl Engine {
+    /// Makes the table's next version. [`EngineError::Stale`] where `table` is not the newest one; [`EngineError::Contradicted`] where a
+    /// row does not hold to the change. `now_ms`: milliseconds since the Unix epoch.
+    pub async fn alter_table(&self, table: &Arc<Table>, change: &TableChange, now_ms: i64) -> Result<(), EngineError> {
+        let catalog = self.catalog();
+        let Altered { table: next, rules } = evolution::alter(table, catalog.versions_of(table.id), change, now_ms)?;
+        let commit =
+            |validated| self.change_catalog(CatalogChange::AlterTable { table: Box::new(next.clone()), validated });
+        if rules.is_empty() {
+            return commit(None).await;
+        }
+        let mut validated = None;
+        for _ in 0..FREE_LOOKS {
+            validated = Some(self.look_through(table, &rules, validated).await?);
+            match commit(validated).await {
+                Err(EngineError::Stale) => self.check_newest(table)?,
+                result => return result,
+            }
+        }
+        let _stopped = self.inner.writes.write().await;
+        let validated = self.look_through(table, &rules, validated).await?;
+        commit(Some(validated)).await
+    }
+
+    fn check_newest(&self, table: &Table) -> Result<(), EngineError> {
+        match self.catalog().tables.get(&table.name) {
+            Some(newest) if newest.id == table.id && newest.version == table.version => Ok(()),
+            _ => Err(EngineError::Stale),
+        }
+    }
+
+    /// Fails with a row that breaks one of the rules, of those written after `after`. Answers up to where it has looked.
+    async fn look_through(&self, table: &Arc<Table>, rules: &[Rule], after: Option<Seq>) -> Result<Seq, EngineError> {
+        let snapshot = self.snapshot();
+        let looked = snapshot.hot.last_seq()?;
+        let provider = scan::provider_of_all_users(snapshot.hot, snapshot.cold, table.clone());
+        let rows = SessionContext::new().read_table(provider).map_err(|error| failed(table, error))?;
+        let rows = match after {
+            Some(after) => rows.filter(ident(SEQ).gt(lit(after.0))).map_err(|error| failed(table, error))?,
+            None => rows,
+        };
+        for rule in rules {
+            let broken = first_key(table, rows.clone(), rule).await.map_err(|error| failed(table, error))?;
+            if let Some(key) = broken {
+                return Err(contradicted(table, rule, key));
+            }
+        }
+        Ok(looked)
+    }
+}
+
+/// The key of a row that breaks the rule, with its values as text, after its user in per-user tables.
+async fn first_key(
+    table: &Table,
+    rows: DataFrame,
+    rule: &Rule,
+) -> Result<Option<Vec<String>>, datafusion::error::DataFusionError> {
+    let user = table.kind.is_per_user().then(|| ident(USER_ID));
+    let key = table.key_positions().into_iter().map(|place| ident(table.columns[place].name.clone()));
+    let batches = rows.filter(breaks(rule))?.select(user.into_iter().chain(key).collect::<Vec<_>>())?;
+    let batches = batches.limit(0, Some(1))?.collect().await?;
+    let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(None) };
+    let cell = |array: &ArrayRef| {
+        Ok(match ScalarValue::try_from_array(array, 0)? {
+            ScalarValue::Utf8(Some(text)) => format!("'{text}'"),
+            other => other.to_string(),
+        })
+    };
+    batch.columns().iter().map(cell).collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+fn breaks(rule: &Rule) -> Expr {
+    match rule {
+        Rule::NoRows(_) => lit(true),
+        Rule::NotNull(column) => ident(column.clone()).is_null(),
+        Rule::Fits { column, from, to } => {
+            let (value, narrowed) = (ident(column.clone()), try_cast(ident(column.clone()), to.arrow()));
+            let changes = cast(narrowed.clone(), from.arrow()).not_eq(value.clone());
+            value.is_not_null().and(narrowed.is_null().or(changes))
+        }
+    }
+}
+
+fn contradicted(table: &Table, rule: &Rule, mut key: Vec<String>) -> EngineError {
+    let user = table.kind.is_per_user().then(|| key.remove(0));
+    let row = match user {
+        Some(user) => format!("the row with the key ({}) of user {user}", key.join(", ")),
+        None => format!("the row with the key ({})", key.join(", ")),
+    };
+    let table = &table.name;
+    let (is_null, reason) = match rule {
+        Rule::NoRows(column) => (
+            true,
+            format!(
+                "column '{column}' is NOT NULL without a DEFAULT, and {row} would have no value for it; give it a DEFAULT"
+            ),
+        ),
+        Rule::NotNull(column) => (
+            true,
+            format!(
+                "column '{column}' can't become NOT NULL, for it is NULL in {row}; UPDATE {table} SET {column} = … WHERE \
+                     {column} IS NULL"
+            ),
+        ),
+        Rule::Fits { column, to, .. } => (
+            false,
+            format!(
+                "column '{column}' can't become {to}, for {row} has a value in it that does not fit; UPDATE or DELETE such \
+                     rows first"
+            ),
+        ),
+    };
+    EngineError::Contradicted { table: table.clone(), is_null, reason }
+}
+
+fn failed(table: &Table, error: datafusion::error::DataFusionError) -> EngineError {
+    if let datafusion::error::DataFusionError::External(inner) = error.find_root()
+        && let Some(EngineError::Unavailable(message)) = inner.downcast_ref::<EngineError>()
+    {
+        return EngineError::Unavailable(message.clone());
+    }
+    EngineError::Cold { action: format!("look through the rows of table {}", table.name), source: error.into() }
+}
