@@ -63,7 +63,7 @@ async fn open(configuration: &Configuration, state: &State) -> Result<Engine> {
     let authority = Authority::open(&configuration.auth, &configuration.engine.data_dir, configuration.sql.hash_cost)?;
     set_root_password(configuration, &engine).await?;
     let exporter = state.exporter();
-    engine.observe_flushes(Box::new(move |table, took| exporter.record_flush_duration(table, took)));
+    engine.observe_jobs(Box::new(move |kind, table, took| exporter.record_job_duration(kind, table, took)));
     let observer = Arc::new(metrics::Latencies::new(state.exporter(), engine.clone()));
     let database =
         Database::new(engine.clone(), configuration.sql.clone(), observer).context("failed to start the SQL layer")?;

@@ -14,6 +14,10 @@ pub struct EngineConfig {
     pub durability: Durability,
     /// When and how flushes run.
     pub flush: FlushConfig,
+    /// Which cold files are merged.
+    pub compaction: CompactionConfig,
+    /// When files that left their table are deleted.
+    pub vacuum: VacuumConfig,
     /// Bounds.
     pub limits: Limits,
 }
@@ -69,6 +73,39 @@ pub struct FlushConfig {
     pub target_file_bytes: u64,
 }
 
+/// Which runs of cold files are merged. A run is what one job wrote.
+#[derive(Debug, Clone)]
+pub struct CompactionConfig {
+    /// Whether the instance compacts by itself after a flush; statements compact in any case.
+    pub automatic: bool,
+    /// Neighbouring runs of similar size from which they are merged.
+    pub min_runs: usize,
+    /// Runs that may overlap in key; beyond it the smallest neighbours are merged whatever their size.
+    pub max_runs: usize,
+    /// An older run joins a merge where its size is at most this share of the newer ones together, in percent.
+    pub size_percent: u64,
+    /// Share of deleted rows from which a run is rewritten, in percent.
+    pub deleted_percent: u64,
+    /// Runs that one job merges at most; each holds about one row group in memory.
+    pub merge_runs: usize,
+    /// Bytes of Parquet that one job reads at most.
+    pub max_bytes: u64,
+    /// Jobs that run at once, beside flushes.
+    pub max_concurrent: usize,
+}
+
+/// When files that left their table are deleted.
+#[derive(Debug, Clone)]
+pub struct VacuumConfig {
+    /// How long files stay after they left their table, for readers outside; at most [`LONGEST_RETENTION`].
+    pub retention: Duration,
+    /// How often all tables are looked at.
+    pub interval: Duration,
+}
+
+/// The Delta log remembers removed files for so long: 30 days.
+pub const LONGEST_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Bounds on memory and disk.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -106,6 +143,27 @@ impl Default for FlushConfig {
             scheduler_timeout: Duration::from_secs(60),
             target_file_bytes: 128 << 20,
         }
+    }
+}
+
+impl Default for CompactionConfig {
+    fn default() -> Self {
+        Self {
+            automatic: true,
+            min_runs: 4,
+            max_runs: 8,
+            size_percent: 200,
+            deleted_percent: 20,
+            merge_runs: 16,
+            max_bytes: 8 << 30,
+            max_concurrent: 1,
+        }
+    }
+}
+
+impl Default for VacuumConfig {
+    fn default() -> Self {
+        Self { retention: Duration::from_secs(7 * 24 * 3600), interval: Duration::from_secs(3600) }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::commit::Committer;
 use crate::commit::clock::{Clock, SystemClock};
 use crate::commit::record::RowRecord;
 use crate::config::EngineConfig;
-use crate::flush::{FlushObserver, Flusher};
+use crate::flush::{Flusher, Job, JobObserver};
 use crate::hot::{Hot, HotRow, HotSnapshot, Key, RowKey, key, stream};
 use crate::scan;
 use crate::schema::{Table, TableName, UserId};
@@ -200,7 +200,7 @@ impl Engine {
             Ok::<_, EngineError>((hot, committer))
         };
         let (hot, committer) = tokio::task::spawn_blocking(open).await.expect("opening the volume does not panic")?;
-        let flusher = Flusher::start(hot.clone(), committer.clone(), cold.clone(), &config, clock).await?;
+        let flusher = Flusher::open(hot.clone(), committer.clone(), cold.clone(), &config, clock).await?;
         Ok(Self {
             inner: Arc::new(Inner {
                 config,
@@ -374,6 +374,26 @@ impl Engine {
         self.inner.flusher.flush_jobs()
     }
 
+    /// Begins a compaction job of all that one job may merge, or answers with the job that has this id already (then `false`).
+    pub async fn start_compaction(
+        &self,
+        id: &str,
+        table: &TableName,
+        reason: FlushReason,
+    ) -> Result<(FlushJob, bool), EngineError> {
+        self.inner.flusher.start_compaction(id, table, reason)
+    }
+
+    /// Whether a compaction would change anything of the table.
+    pub async fn is_compactable(&self, table: &TableName) -> Result<bool, EngineError> {
+        self.inner.flusher.is_compactable(table).await
+    }
+
+    /// All jobs that are remembered, newest first.
+    pub fn jobs(&self) -> Vec<Job> {
+        self.inner.flusher.jobs()
+    }
+
     /// Tells the engine that an outside scheduler is alive, which keeps its own safety net at rest.
     pub fn scheduler_seen(&self) {
         self.inner.flusher.scheduler_seen()
@@ -384,8 +404,8 @@ impl Engine {
         self.inner.flusher.unflushed()
     }
 
-    /// From now on `observer` is told of each flush that ends well: the table, and how long it took.
-    pub fn observe_flushes(&self, observer: FlushObserver) {
+    /// From now on `observer` is told of each job that ends well: its kind, the table, and how long it took.
+    pub fn observe_jobs(&self, observer: JobObserver) {
         self.inner.flusher.observe(observer);
     }
 

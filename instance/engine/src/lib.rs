@@ -9,6 +9,7 @@
 //! * [`commit`]: the committer, through which every change passes, one at a time;
 //! * [`cold`]: the object store: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key;
 //! * [`flush`]: the five steps from hot to cold, and their settlement after a crash;
+//! * [`compaction`], [`vacuum`]: merging cold files, and deleting those that left their table;
 //! * [`scan`]: DataFusion's view of a table;
 //! * [`transaction`]: several statements over one snapshot, and one commit of them;
 //! * [`engine`]: all of it behind one handle.
@@ -17,6 +18,7 @@ pub mod catalog;
 pub mod codec;
 pub mod cold;
 pub mod commit;
+pub mod compaction;
 pub mod config;
 pub mod engine;
 pub mod error;
@@ -27,6 +29,7 @@ pub mod scan;
 pub mod schema;
 pub mod seq;
 pub mod transaction;
+pub mod vacuum;
 pub mod value;
 
 pub use config::EngineConfig;

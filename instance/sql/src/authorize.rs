@@ -35,8 +35,9 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
         | Statement::AlterNamespace { .. }
         | Statement::CreateTable(_)
         | Statement::FlushAll(_)
+        | Statement::CompactAll(_)
         | Statement::Show(Show::Stats(_)) => need(identity, Role::Service),
-        Statement::DropTable { name, .. } | Statement::FlushTable(name) => {
+        Statement::DropTable { name, .. } | Statement::FlushTable(name) | Statement::CompactTable(name) => {
             need(identity, Role::Service)?;
             check_table(catalog, &names::table_name(name, namespace)?, identity, Access::Write)
         }

@@ -65,7 +65,7 @@ const fn key(section: &'static str, name: &'static str, default: &'static str, a
 }
 
 /// Every key, in the order of the reference.
-pub const KEYS: [Key; 49] = [
+pub const KEYS: [Key; 59] = [
     key("server", "host", "127.0.0.1", "The address to listen on."),
     key("server", "port", "8080", "The port to listen on; 0 takes a free one."),
     key("server", "body_bytes", "16777216", "Largest request body, in bytes; a larger one is answered with 413."),
@@ -115,6 +115,51 @@ pub const KEYS: [Key; 49] = [
         "target_file_bytes",
         "134217728",
         "Size at which a Parquet file is closed and the next begun, in bytes.",
+    ),
+    key(
+        "compaction",
+        "automatic",
+        "true",
+        "Whether the instance merges cold files by itself after a flush: `true` or `false`. `STORAGE COMPACT` works in any case.",
+    ),
+    key(
+        "compaction",
+        "min_runs",
+        "4",
+        "Runs of similar size, neighbours in time, from which they are merged. A run is what one flush or compaction wrote.",
+    ),
+    key(
+        "compaction",
+        "max_runs",
+        "8",
+        "Runs that may overlap in key; beyond it the smallest neighbours are merged whatever their size.",
+    ),
+    key(
+        "compaction",
+        "size_percent",
+        "200",
+        "An older run joins a merge up to this share of the size of the newer ones together, in percent.",
+    ),
+    key("compaction", "deleted_percent", "20", "Share of deleted rows from which a run is rewritten, in percent."),
+    key(
+        "compaction",
+        "merge_runs",
+        "16",
+        "Runs that one compaction merges at most; each holds about one row group in memory.",
+    ),
+    key("compaction", "max_bytes", "8589934592", "Bytes of Parquet that one compaction reads at most."),
+    key("compaction", "max_concurrent", "1", "Compactions that run at the same time, beside flushes."),
+    key(
+        "vacuum",
+        "retention_seconds",
+        "604800",
+        "How long cold files stay after they left their table, for readers outside, in seconds; at most 30 days.",
+    ),
+    key(
+        "vacuum",
+        "interval_seconds",
+        "3600",
+        "How often all tables are searched for cold files that no version needs any more, in seconds.",
     ),
     key("limits", "block_cache_bytes", "134217728", "RocksDB's block cache, in bytes."),
     key("limits", "footer_cache_bytes", "67108864", "Cached Parquet footers and indexes, in bytes."),

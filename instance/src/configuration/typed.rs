@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail, ensure};
 use kalamdb_engine::EngineConfig;
 use kalamdb_engine::TransactionLimits;
-use kalamdb_engine::config::{Durability, FlushConfig, Limits, ObjectStoreConfig};
+use kalamdb_engine::config::{
+    CompactionConfig, Durability, FlushConfig, LONGEST_RETENTION, Limits, ObjectStoreConfig, VacuumConfig,
+};
 use kalamdb_sql::SqlConfig;
 use kalamdb_sql::database::DropNamespace;
 use kalamdb_sql::password::HashCost;
@@ -58,6 +60,8 @@ pub(super) fn configuration(
             object_store: object_store(&values, &data_dir, &secret)?,
             durability: values.choice("data.durability", &[("sync", Durability::Sync), ("os", Durability::Os)])?,
             flush: flush(&values, secret("KALAMDB_SCHEDULER_TOKEN").is_some())?,
+            compaction: compaction(&values)?,
+            vacuum: vacuum(&values)?,
             limits: limits(&values)?,
             data_dir: data_dir.clone(),
         },
@@ -138,6 +142,30 @@ fn flush(values: &Values<'_>, has_scheduler: bool) -> Result<FlushConfig> {
         scheduler_timeout: if has_scheduler { patience } else { Duration::ZERO },
         target_file_bytes: values.number("flush.target_file_bytes")?,
     })
+}
+
+fn compaction(values: &Values<'_>) -> Result<CompactionConfig> {
+    Ok(CompactionConfig {
+        automatic: values.choice("compaction.automatic", &[("true", true), ("false", false)])?,
+        min_runs: usize::from(values.number::<u16>("compaction.min_runs")?),
+        max_runs: usize::from(values.number::<u16>("compaction.max_runs")?),
+        size_percent: values.number("compaction.size_percent")?,
+        deleted_percent: values.number("compaction.deleted_percent")?,
+        merge_runs: usize::from(values.number::<u16>("compaction.merge_runs")?),
+        max_bytes: values.number("compaction.max_bytes")?,
+        max_concurrent: usize::from(values.number::<u16>("compaction.max_concurrent")?),
+    })
+}
+
+fn vacuum(values: &Values<'_>) -> Result<VacuumConfig> {
+    let retention = values.seconds("vacuum.retention_seconds")?;
+    ensure!(
+        retention <= LONGEST_RETENTION,
+        "vacuum.retention_seconds = {}: it is at most {}, for so long a table's log remembers removed files",
+        retention.as_secs(),
+        LONGEST_RETENTION.as_secs()
+    );
+    Ok(VacuumConfig { retention, interval: values.seconds("vacuum.interval_seconds")? })
 }
 
 fn limits(values: &Values<'_>) -> Result<Limits> {

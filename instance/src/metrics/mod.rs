@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use kalamdb_api::metrics::{OTHER, TABLE_NAME};
 use kalamdb_engine::Engine;
+use kalamdb_engine::flush::JobKind;
 use kalamdb_engine::schema::TableName;
 use kalamdb_sql::{StatementKind, StatementObserver};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -23,6 +24,8 @@ pub use scrape::scrape;
 pub const QUERY_LATENCY: &str = "kalamdb_query_latency_seconds";
 /// Histogram, seconds: how long flush jobs ran. Label `table_name`.
 pub const FLUSH_DURATION: &str = "kalamdb_flush_duration_seconds";
+/// Histogram, seconds: how long compactions ran that changed something. Label `table_name`.
+pub const COMPACTION_DURATION: &str = "kalamdb_compaction_duration_seconds";
 /// Counter: messages over WebSocket. Label `connection_id`.
 pub const WEBSOCKET_MESSAGES: &str = "kalamdb_websocket_messages_total";
 /// Gauge, bytes: size of a column family. Labels `cf_type`, `name`.
@@ -33,7 +36,7 @@ const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
 /// Upper bounds of the latencies' buckets, in seconds.
 const LATENCY_BUCKETS: [f64; 14] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
-/// Upper bounds of the flushes' buckets, in seconds.
+/// Upper bounds of the flushes' and the compactions' buckets, in seconds.
 const FLUSH_BUCKETS: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
 
 /// `query_type`.
@@ -147,12 +150,16 @@ impl Exporter {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Full(QUERY_LATENCY.into()), &LATENCY_BUCKETS)
             .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(FLUSH_DURATION.into()), &FLUSH_BUCKETS))
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(Matcher::Full(COMPACTION_DURATION.into()), &FLUSH_BUCKETS)
+            })
             .context("failed to set the histograms' buckets")?
             .build_recorder();
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder).context("failed to install the recorder of metrics")?;
         metrics::describe_histogram!(QUERY_LATENCY, metrics::Unit::Seconds, "How long statements took");
         metrics::describe_histogram!(FLUSH_DURATION, metrics::Unit::Seconds, "How long flush jobs ran");
+        metrics::describe_histogram!(COMPACTION_DURATION, metrics::Unit::Seconds, "How long compactions ran");
         metrics::describe_counter!(WEBSOCKET_MESSAGES, "Messages over WebSocket connections");
         metrics::describe_gauge!(COLUMN_FAMILY_SIZE, metrics::Unit::Bytes, "Size of a RocksDB column family");
         Ok(Arc::new(Self {
@@ -178,10 +185,14 @@ impl Exporter {
         self.record_latency(self.tables.fold(&table.to_string()), query_type, took);
     }
 
-    /// A flush job ended.
-    pub fn record_flush_duration(&self, table: &TableName, took: Duration) {
+    /// A job ended.
+    pub fn record_job_duration(&self, kind: JobKind, table: &TableName, took: Duration) {
         let table = self.tables.fold(&table.to_string());
-        metrics::histogram!(FLUSH_DURATION, TABLE_NAME => table).record(took.as_secs_f64());
+        let name = match kind {
+            JobKind::Flush => FLUSH_DURATION,
+            JobKind::Compact => COMPACTION_DURATION,
+        };
+        metrics::histogram!(name, TABLE_NAME => table).record(took.as_secs_f64());
     }
 
     /// A message came or went.

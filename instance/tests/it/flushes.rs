@@ -43,6 +43,33 @@ async fn reads_combine_hot_and_cold_after_any_mix_of_changes() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_compaction_by_statement_changes_no_row_and_stands_among_the_jobs() -> Result<()> {
+    let server = Server::start().await?;
+    server.sql("CREATE TABLE t (id BIGINT PRIMARY KEY, v TEXT)").await?;
+    assert_eq!(server.compact("t").await?, "nothing", "it was never flushed");
+    for round in 0..3 {
+        server.sql(&format!("INSERT INTO t SELECT value * 3 + {round}, 'v' FROM generate_series(1, 50)")).await?;
+        server.sql("DELETE FROM t WHERE id = 6").await?;
+        assert_eq!(server.flush("t").await?, "completed");
+    }
+    server.sql("UPDATE t SET v = 'masked' WHERE id < 10").await?;
+    let rows = server.rows("SELECT * FROM t ORDER BY id").await?;
+    assert_eq!(server.compact("t").await?, "completed");
+    assert_eq!(server.rows("SELECT * FROM t ORDER BY id").await?, rows, "_seq too");
+    assert_eq!(server.compact("t").await?, "nothing");
+    assert_eq!(server.sql("STORAGE COMPACT ALL").await?["message"], "Nothing to compact");
+    let jobs =
+        "SELECT job_type, count(*) FROM system.jobs WHERE status = 'completed' GROUP BY job_type ORDER BY job_type";
+    assert_eq!(server.rows(jobs).await?, json!([["compact", "1"], ["flush", "3"]]));
+    let parameters = server.rows("SELECT parameters FROM system.jobs WHERE job_type = 'compact'").await?;
+    assert_eq!(parameters, json!([["{\"reason\":\"statement\",\"table_id\":\"default.t\"}"]]));
+    assert_eq!(server.rows("SELECT count(*) FROM system.flush_jobs").await?, json!([["3"]]));
+    let server = Server::start_in(server.kill()?).await?;
+    assert_eq!(server.rows("SELECT * FROM t ORDER BY id").await?, rows, "after kill -9");
+    Ok(())
+}
+
+#[tokio::test]
 async fn rows_of_many_users_share_a_cold_table_and_stay_apart() -> Result<()> {
     let server = Server::start().await?;
     server.sql("CREATE USER TABLE notes (id INT PRIMARY KEY, body TEXT)").await?;

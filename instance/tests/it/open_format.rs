@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::server::{Folder, Server};
 
-/// Enough flushes for a checkpoint, with rows of every type overwritten and deleted in between.
+/// Enough flushes for a checkpoint, and compactions among them, with rows of every type overwritten and deleted in between.
 #[tokio::test]
 async fn duckdb_and_delta_rs_see_exactly_the_flushed_rows() -> Result<()> {
     let Ok(python) = std::env::var("KALAMDB_TEST_PYTHON") else {
@@ -40,6 +40,9 @@ async fn duckdb_and_delta_rs_see_exactly_the_flushed_rows() -> Result<()> {
         server.sql(&format!("UPDATE t SET v = 'again', l = NULL WHERE id % 9 = {}", round % 9)).await?;
         server.sql(&format!("DELETE FROM t WHERE id % 11 = {}", round % 11)).await?;
         ensure!(server.flush("t").await? == "completed", "round {round}");
+        if round % 5 == 4 {
+            ensure!(server.compact("t").await? != "failed", "round {round}");
+        }
     }
     let wanted = sorted(server.rows(&format!("SELECT {columns} FROM t")).await?)?;
     let folder = server.stop()?;

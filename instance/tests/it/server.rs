@@ -133,7 +133,16 @@ impl Server {
 
     /// Flushes the table and waits for the job's end; answers its status.
     pub async fn flush(&self, table: &str) -> Result<String> {
-        let result = self.sql(&format!("STORAGE FLUSH TABLE {table}")).await?;
+        self.storage_job("FLUSH", table).await
+    }
+
+    /// Compacts the table and waits for the job's end; answers its status.
+    pub async fn compact(&self, table: &str) -> Result<String> {
+        self.storage_job("COMPACT", table).await
+    }
+
+    async fn storage_job(&self, what: &str, table: &str) -> Result<String> {
+        let result = self.sql(&format!("STORAGE {what} TABLE {table}")).await?;
         let message = result["message"].as_str().context("message")?;
         let Some((_, id)) = message.split_once("Job ID: ") else { return Ok("nothing".into()) };
         self.job_end(id).await

@@ -195,6 +195,8 @@ fn encode(
 struct OpenFile {
     name: String,
     writer: ArrowWriter<Chunks>,
+    /// NULLs of each column so far: Parquet counts them only where it keeps bounds too.
+    nulls: Vec<u64>,
 }
 
 impl OpenFile {
@@ -208,11 +210,14 @@ impl OpenFile {
         let chunks = Chunks { sender: sender.clone(), pending: BytesMut::new() };
         chunks.send(Part::Begin(name.clone())).map_err(parquet::errors::ParquetError::from)?;
         let writer = ArrowWriter::try_new(chunks, Arc::clone(&plan.schema), Some(properties.clone()))?;
-        Ok(Self { name, writer })
+        Ok(Self { name, writer, nulls: vec![0; plan.schema.fields().len()] })
     }
 
     fn write(&mut self, batch: &RecordBatch) -> Result<(), EncodeError> {
         self.writer.write(batch)?;
+        for (nulls, column) in self.nulls.iter_mut().zip(batch.columns()) {
+            *nulls += column.null_count() as u64;
+        }
         if self.writer.memory_size() >= ROW_GROUP_BYTES {
             self.writer.flush()?;
         }
@@ -227,7 +232,11 @@ impl OpenFile {
         let footer = self.writer.finish()?;
         let size = self.writer.bytes_written() as u64;
         self.writer.inner_mut().end().map_err(parquet::errors::ParquetError::from)?;
-        Ok(WrittenFile { name: self.name, size, stats: FileStats::from_footer(&footer, schema)? })
+        Ok(WrittenFile {
+            name: self.name,
+            size,
+            stats: FileStats::from_footer(&footer, schema)?.with_nulls(schema, &self.nulls),
+        })
     }
 }
 

@@ -103,6 +103,12 @@ impl FileCache {
         Ok(filter)
     }
 
+    /// Drops what is cached of a file that is gone.
+    pub fn forget(&self, path: &Path) {
+        self.footers.remove(path);
+        self.blooms.lock().forget(path);
+    }
+
     /// An error of a read, which may hide one of the object store.
     pub fn failed(&self, action: String, error: Box<dyn std::error::Error + Send + Sync>) -> EngineError {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
@@ -138,6 +144,11 @@ impl Blooms {
         if self.bytes > self.limit {
             self.evict();
         }
+    }
+
+    fn forget(&mut self, path: &Path) {
+        let gone = self.filters.extract_if(|(file, ..), _| file == path);
+        self.bytes -= gone.map(|(_, (filter, _))| size_of_bloom(filter.as_deref())).sum::<usize>();
     }
 
     /// Drops the least recently used until a quarter is free, so that the next puts need not look again.

@@ -76,6 +76,21 @@ impl DeltaLog {
         Path::from(format!("{}/{file}", self.folder))
     }
 
+    /// The table's folder.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What the kernel reads and writes through.
+    pub(super) fn kernel(&self) -> Arc<dyn delta_kernel::Engine> {
+        self.log.engine(None)
+    }
+
+    /// The folder as the kernel knows it.
+    pub(super) fn root(&self) -> &Url {
+        self.log.root_url()
+    }
+
     /// The bytes of a commit: its intent first, then its actions.
     pub fn encode(intent: &Intent, actions: &[Action], now_ms: i64) -> Bytes {
         let mut lines = vec![Action::CommitInfo(commit_info(intent, now_ms))];

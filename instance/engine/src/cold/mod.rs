@@ -2,7 +2,8 @@
 //!
 //! * [`store`], [`folder`], [`identity`]: the object store and who owns its prefix;
 //! * [`schema`], [`stats`], [`file`], [`vector`]: what is written;
-//! * [`log`], [`snapshot`]: the Delta log, and one version of it in memory;
+//! * [`log`], [`tombstones`], [`snapshot`]: the Delta log, and one version of it in memory;
+//! * [`name`], [`pins`]: what a file's name tells, and which files somebody may still read;
 //! * [`footer`], [`reader`], [`look_up`]: reading single rows by key.
 //!
 //! Nothing here decides when something is flushed, and nothing here writes to the hot tier.
@@ -15,15 +16,18 @@ pub mod footer;
 pub mod identity;
 pub mod log;
 pub mod look_up;
+pub mod name;
+pub mod pins;
 pub mod reader;
 pub mod scalar;
 pub mod schema;
 pub mod snapshot;
 pub mod stats;
 pub mod store;
+pub mod tombstones;
 pub mod vector;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -38,6 +42,7 @@ pub use self::store::ColdStore;
 use crate::EngineError;
 use crate::config::ObjectStoreConfig;
 use crate::schema::Table;
+use pins::Pins;
 
 /// Versions of a table that stay in memory beside the newest: a reader that took its RocksDB snapshot just before the end of a
 /// flush still needs the one before. Readers hold theirs themselves from then on.
@@ -53,6 +58,7 @@ pub struct ColdTier {
     store: ColdStore,
     cache: FileCache,
     tables: ArcSwap<Tables>,
+    pins: Pins,
     /// One load of a log at a time: many readers of a table that is not in memory yet wait for the same one.
     loading: tokio::sync::Mutex<()>,
 }
@@ -66,7 +72,13 @@ impl ColdTier {
     /// The same over a store that is there already.
     pub fn over(store: ColdStore, cache_bytes: usize) -> Arc<Self> {
         let cache = FileCache::new(store.clone(), cache_bytes);
-        Arc::new(Self { store, cache, tables: ArcSwap::default(), loading: tokio::sync::Mutex::default() })
+        Arc::new(Self {
+            store,
+            cache,
+            tables: ArcSwap::default(),
+            pins: Pins::default(),
+            loading: tokio::sync::Mutex::default(),
+        })
     }
 
     /// The object store.
@@ -92,6 +104,7 @@ impl ColdTier {
 
     /// Puts a version into memory. Before the batch that names it is committed, so that no reader finds it missing.
     pub fn install(&self, table: Uuid, snapshot: Arc<ColdSnapshot>) {
+        self.pins.add(table, &snapshot.files);
         self.tables.rcu(|tables| {
             let mut tables = Tables::clone(tables);
             let versions = tables.entry(table).or_default();
@@ -102,6 +115,11 @@ impl ColdTier {
             versions.drain(..old);
             tables
         });
+    }
+
+    /// Names of files, deletion vectors among them, that somebody in this process may still read.
+    pub fn pinned(&self, table: Uuid) -> HashSet<String> {
+        self.pins.names(table)
     }
 
     /// Forgets a table that was dropped.
@@ -128,6 +146,14 @@ impl ColdTier {
         let loaded = Arc::new(self.log(table.uuid).load(table, version).await?);
         self.install(table.uuid, loaded.clone());
         Ok(loaded)
+    }
+
+    /// A version of a table, from memory or from its log, which is not kept in memory for that.
+    pub async fn at_once(&self, table: &Table, version: i64) -> Result<Arc<ColdSnapshot>, EngineError> {
+        match find(&self.tables.load(), table.uuid, version) {
+            Some(found) => Ok(found),
+            None => self.log(table.uuid).load(table, version).await.map(Arc::new),
+        }
     }
 
     /// The rows of a file that its deletion vector hides.

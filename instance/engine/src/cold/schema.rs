@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arrow_schema::{Field, Schema, SchemaRef};
 use serde_json::{Value as Json, json};
 
+use crate::config::LONGEST_RETENTION;
 use crate::schema::{DELETED, SEQ, SqlType, Table, UPDATED, USER_ID};
 
 /// Column ids of the system columns, far above those that a table ever gives out.
@@ -99,6 +100,8 @@ pub fn metadata(table: &Table) -> Json {
             "delta.columnMapping.maxColumnId": highest.to_string(),
             "delta.enableDeletionVectors": "true",
             "delta.checkpointInterval": CHECKPOINT_INTERVAL.to_string(),
+            // Checkpoints keep tombstones for so long, and vacuum asks them.
+            "delta.deletedFileRetentionDuration": format!("interval {} seconds", LONGEST_RETENTION.as_secs()),
             (SCHEMA_VERSION_KEY): table.version.0.to_string(),
         },
     })

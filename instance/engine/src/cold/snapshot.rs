@@ -9,6 +9,7 @@ use deltalake_core::kernel::{Action, Add, DeletionVectorDescriptor, Metadata, Re
 use roaring::RoaringTreemap;
 use tokio::sync::OnceCell;
 
+use super::name;
 use super::schema::SCHEMA_VERSION_KEY;
 use super::stats::FileStats;
 use crate::EngineError;
@@ -60,6 +61,17 @@ impl ColdFile {
             stats: stats.into(),
             vector: add.deletion_vector.clone().map(|descriptor| Arc::new(Vector::new(descriptor))),
         })
+    }
+
+    /// Rows that its deletion vector hides.
+    pub fn deleted_rows(&self) -> u64 {
+        self.vector.as_ref().map_or(0, |vector| vector.descriptor.cardinality.unsigned_abs())
+    }
+
+    /// Its name, and that of the file of its deletion vector.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        let vector = self.vector.as_ref().and_then(|vector| name::vector_file(&vector.descriptor));
+        std::iter::once(self.path.to_string()).chain(vector)
     }
 
     /// The action that adds it.

@@ -1,7 +1,8 @@
 //! Statistics of one file: rows, and per column the bounds and the count of NULLs, as the Delta log carries them.
 //!
 //! Bounds may be wider than the data (long texts and sub-millisecond times are rounded outwards), never narrower. Types whose
-//! bounds JSON can't carry exactly (floats, bytes, long decimals) have none.
+//! bounds JSON can't carry exactly (floats, bytes, long decimals) have none. NULLs are counted in every column that a file has, so that
+//! the count tells which columns it lacks.
 
 use std::collections::HashMap;
 
@@ -64,6 +65,14 @@ impl FileStats {
             columns.insert(field.name().clone(), stats);
         }
         Ok(Self { rows, columns })
+    }
+
+    /// With the counts of NULLs, column by column, for those that the footer has none of.
+    pub fn with_nulls(mut self, schema: &Schema, nulls: &[u64]) -> Self {
+        for (field, nulls) in schema.fields().iter().zip(nulls) {
+            self.columns.entry(field.name().clone()).or_default().nulls.get_or_insert(*nulls);
+        }
+        self
     }
 
     /// The JSON of an `add` action's `stats`. `tight` says that no row of the file is hidden.

@@ -5,9 +5,10 @@
 use bytes::Bytes;
 use delta_kernel::actions::deletion_vector_writer::{DeletionVector, StreamingDeletionVectorWriter};
 use deltalake_core::kernel::{DeletionVectorDescriptor, StorageType};
+use parquet::arrow::arrow_reader::RowSelection;
 use roaring::RoaringTreemap;
-use uuid::Uuid;
 
+use super::name::JobName;
 use crate::EngineError;
 
 /// The hidden rows of one file, as the kernel's writer takes them.
@@ -36,13 +37,12 @@ pub struct VectorFile {
     pub descriptors: Vec<DeletionVectorDescriptor>,
 }
 
-/// Encodes the vectors into one file.
-pub fn encode(vectors: &[RoaringTreemap]) -> Result<VectorFile, EngineError> {
+/// Encodes the vectors of a job into one file, whose name tells the job and its epoch.
+pub fn encode(job: &JobName, vectors: &[RoaringTreemap]) -> Result<VectorFile, EngineError> {
     let failed = |error: delta_kernel::Error| EngineError::Cold {
         action: "encode deletion vectors".into(),
         source: error.into(),
     };
-    let id = Uuid::new_v4();
     let mut bytes = Vec::new();
     let mut writer = StreamingDeletionVectorWriter::new(&mut bytes);
     let mut descriptors = Vec::with_capacity(vectors.len());
@@ -50,12 +50,29 @@ pub fn encode(vectors: &[RoaringTreemap]) -> Result<VectorFile, EngineError> {
         let written = writer.write_deletion_vector(Rows(vector)).map_err(failed)?;
         descriptors.push(DeletionVectorDescriptor {
             storage_type: StorageType::UuidRelativePath,
-            path_or_inline_dv: z85::encode(id.as_bytes()),
+            path_or_inline_dv: job.vector_id(),
             offset: Some(written.offset),
             size_in_bytes: written.size_in_bytes,
             cardinality: written.cardinality,
         });
     }
     writer.finalize().map_err(failed)?;
-    Ok(VectorFile { name: format!("deletion_vector_{id}.bin"), bytes: bytes.into(), descriptors })
+    Ok(VectorFile { name: job.vector(), bytes: bytes.into(), descriptors })
+}
+
+/// The selection of the rows of `0..rows` that are not hidden.
+pub fn selection(hidden: &RoaringTreemap, rows: u64) -> RowSelection {
+    let place = |row: u64| usize::try_from(row).expect("a file has fewer rows than memory has bytes");
+    let mut visible = Vec::new();
+    let mut from = 0;
+    for row in hidden.iter().take_while(|row| *row < rows) {
+        if row > from {
+            visible.push(place(from)..place(row));
+        }
+        from = row + 1;
+    }
+    if from < rows {
+        visible.push(place(from)..place(rows));
+    }
+    RowSelection::from_consecutive_ranges(visible.into_iter(), place(rows))
 }

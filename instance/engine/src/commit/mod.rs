@@ -6,12 +6,13 @@
 //!
 //! * [`clock`]: where `_seq` and `_updated` come from;
 //! * [`judge`]: whether what a write read still holds; pure;
-//! * `group`, `tiers`, `writer`: the thread;
+//! * `group`, `tiers`, `compaction`, `writer`: the thread;
 //! * `trim`, `expiry`: `background` threads that let the oldest changes, and expired rows of stream tables, go;
 //! * [`unflushed`], [`retention`], `rebuild`: what is known in memory of rows to flush and of the change log.
 
 mod background;
 pub mod clock;
+mod compaction;
 mod expiry;
 mod group;
 pub mod judge;
@@ -159,6 +160,39 @@ impl Committer {
             Outcome::Done => Ok(Ok(())),
             Outcome::Missing(keys) => Ok(Err(keys)),
             other => unreachable!("the end of a flush ends in {other:?}"),
+        }
+    }
+
+    /// Stores the intent of a compaction that has read version `base`. [`EngineError::Stale`] where that is no longer the newest: it
+    /// is given up then, and never rebased.
+    pub async fn store_compaction(
+        &self,
+        table: TableId,
+        epoch: Epoch,
+        job: Uuid,
+        base: i64,
+    ) -> Result<Intent, EngineError> {
+        match self.submit(CommitRecord::StoreCompaction { table, epoch, job, base }, QUEUE_UNIT).await? {
+            Outcome::Stored(intent) => Ok(intent),
+            other => unreachable!("a compaction's intent ends in {other:?}"),
+        }
+    }
+
+    /// A compaction has landed. `places` says for each mask on a replaced file where its key lies in the new files, or that it does
+    /// not; the keys that it leaves out come back, and nothing has changed then.
+    pub async fn end_compaction(
+        &self,
+        table: TableId,
+        intent: &Intent,
+        replaced: Vec<Arc<str>>,
+        places: HashMap<RowKey, Option<Place>>,
+    ) -> Result<Result<(), Vec<RowKey>>, EngineError> {
+        let places = places.into_iter().collect();
+        let record = CommitRecord::EndCompaction { table, intent: intent.clone(), replaced, places };
+        match self.submit(record, QUEUE_UNIT).await? {
+            Outcome::Done => Ok(Ok(())),
+            Outcome::Missing(keys) => Ok(Err(keys)),
+            other => unreachable!("the end of a compaction ends in {other:?}"),
         }
     }
 

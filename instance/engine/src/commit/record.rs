@@ -1,5 +1,7 @@
 //! What can be committed. Each record says all that its commit does, and can be serialised: a replica could apply it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -44,6 +46,28 @@ pub enum CommitRecord {
         /// The flush's intent.
         intent: Intent,
         /// Where dirty keys lie in the new files; none for those that do not.
+        places: Vec<(RowKey, Option<Place>)>,
+    },
+    /// A compaction has read a version and written its files: it is about to be put.
+    StoreCompaction {
+        /// The table.
+        table: TableId,
+        /// Of the process that compacts.
+        epoch: Epoch,
+        /// The job.
+        job: Uuid,
+        /// The cold version that it read.
+        base: i64,
+    },
+    /// A compaction's Delta commit has landed.
+    EndCompaction {
+        /// The table.
+        table: TableId,
+        /// The compaction's intent.
+        intent: Intent,
+        /// Paths of the files that it has replaced.
+        replaced: Vec<Arc<str>>,
+        /// Where keys of masked rows lie in the new files; none for those that do not.
         places: Vec<(RowKey, Option<Place>)>,
     },
     /// A fence has landed.

@@ -44,7 +44,7 @@ impl Writer {
         Ok(Outcome::Stored(intent))
     }
 
-    fn store_intent(&mut self, table: TableId, intent: &Intent) -> Result<(), EngineError> {
+    pub(super) fn store_intent(&mut self, table: TableId, intent: &Intent) -> Result<(), EngineError> {
         let mut record = self.table(table)?.record.clone();
         record.intents.push(intent.clone());
         let mut batch = WriteBatch::default();
@@ -103,7 +103,7 @@ impl Writer {
     }
 
     /// Whatever has taken the version settles all intents, and the dirty keys with them.
-    fn settle(&mut self, mut batch: WriteBatch, table: TableId, tier: TableTier) -> Result<(), EngineError> {
+    pub(super) fn settle(&mut self, mut batch: WriteBatch, table: TableId, tier: TableTier) -> Result<(), EngineError> {
         let change_floor = self.table(table)?.record.change_floor;
         let from = key::table_prefix(table);
         batch.delete_range_cf(self.shared.hot.family(Family::Dirty), &from, &key::prefix_end(&from));
@@ -147,7 +147,12 @@ impl Writer {
         Ok(Outcome::Done)
     }
 
-    fn check_stored(&self, table: TableId, intent: &Intent, kind: IntentKind) -> Result<TableKind, EngineError> {
+    pub(super) fn check_stored(
+        &self,
+        table: TableId,
+        intent: &Intent,
+        kind: IntentKind,
+    ) -> Result<TableKind, EngineError> {
         let state = self.table(table)?;
         if intent.kind != kind || !state.record.intents.contains(intent) {
             let name = &state.name;

@@ -49,9 +49,9 @@ pub(super) enum Outcome {
     Committed(Committed),
     /// A flush has begun.
     Begun(Intent, HotSnapshot),
-    /// A fence's intent is stored.
+    /// The intent of a fence or of a compaction is stored.
     Stored(Intent),
-    /// The end of a flush lacks the places of these keys.
+    /// The end of a flush or of a compaction lacks the places of these keys.
     Missing(Vec<RowKey>),
     /// It is done.
     Done,
@@ -195,6 +195,10 @@ impl Writer {
             CommitRecord::BeginFlush { table, epoch, job } => self.begin_flush(table, epoch, job),
             CommitRecord::StoreFence { table, epoch, job } => self.store_fence(table, epoch, job),
             CommitRecord::EndFlush { table, intent, places } => self.end_flush(table, &intent, places),
+            CommitRecord::StoreCompaction { table, epoch, job, base } => self.store_compaction(table, epoch, job, base),
+            CommitRecord::EndCompaction { table, intent, replaced, places } => {
+                self.end_compaction(table, &intent, &replaced, places)
+            }
             CommitRecord::EndFence { table, intent } => self.end_fence(table, &intent),
             CommitRecord::DeleteFlushed { table, keys } => self.delete_flushed(table, &keys),
             CommitRecord::TrimChanges { table, floor, ranges } => self.trim_changes(table, floor, &ranges),

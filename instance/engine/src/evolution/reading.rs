@@ -65,6 +65,19 @@ pub fn source_in(column: &Column, file: &Schema) -> FileSource {
     }
 }
 
+/// The same for a file that is written anew: into the type that files have now, at once. A row that no reader sees any more may hold a
+/// value beyond the column's own type, which a later file must still hold.
+pub fn source_anew(column: &Column, file: &Schema) -> FileSource {
+    match source_in(column, file) {
+        FileSource::Present { index, mut casts } => {
+            casts.pop();
+            casts.push(column.stored_type);
+            FileSource::Present { index, casts }
+        }
+        FileSource::Absent => FileSource::Absent,
+    }
+}
+
 /// From the type of an era, counted from the oldest, to the present one.
 fn casts_since(column: &Column, era: usize) -> Vec<SqlType> {
     let is_text = |of: SqlType| matches!(of, SqlType::Text | SqlType::Json);

@@ -1,4 +1,4 @@
-//! The flush jobs that are remembered: in memory, and as records of the family `system_flush_jobs`, which is the truth.
+//! The jobs, flushes and compactions, that are remembered: in memory, and as records of the family `system_flush_jobs`, which is the truth.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,16 +12,48 @@ use crate::hot::Hot;
 use crate::schema::TableName;
 use crate::{EngineError, codec};
 
-const JOB_FORMAT: u8 = 1;
+const JOB_FORMAT: u8 = 2;
+/// Before compactions: a record was a flush's, and did not say so.
+const FLUSH_JOB_FORMAT: u8 = 1;
 /// Ended jobs that are kept; older ones are forgotten, and their ids with them.
 const ENDED_JOBS_KEPT: usize = 1000;
 /// Jobs that may wait or run; more are refused, to be asked for again.
 const UNENDED_JOBS: usize = 1000;
 const LONGEST_ID: usize = 64;
 
+/// What a job does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobKind {
+    /// Moves hot rows to the cold tier.
+    Flush,
+    /// Merges cold files.
+    Compact,
+}
+
+impl JobKind {
+    /// `flush` or `compact`, as `system.jobs` says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Flush => "flush",
+            Self::Compact => "compact",
+        }
+    }
+}
+
+/// A job as callers see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// What it does.
+    pub kind: JobKind,
+    /// Where it stands; of a compaction, rows and bytes are those that it wrote.
+    pub job: FlushJob,
+}
+
 /// A job as it is stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobRecord {
+    /// What it does.
+    pub kind: JobKind,
     /// What callers see.
     pub job: FlushJob,
     /// The id in the intent, once there is one: tells after a crash which Delta commit was this job's.
@@ -39,10 +71,7 @@ pub struct Jobs {
 impl Jobs {
     /// Reads the jobs of earlier lives.
     pub fn load(hot: Arc<Hot>) -> Result<Self, EngineError> {
-        let decode = |(id, bytes): (String, Vec<u8>)| {
-            let record: JobRecord = codec::decode(JOB_FORMAT, &bytes, &format!("flush job {id}"))?;
-            Ok((id, record))
-        };
+        let decode = |(id, bytes): (String, Vec<u8>)| Ok((id.clone(), decode(&id, &bytes)?));
         let known = hot.flush_jobs()?.into_iter().map(decode).collect::<Result<_, EngineError>>()?;
         Ok(Self { hot, known: Mutex::new(known) })
     }
@@ -50,6 +79,7 @@ impl Jobs {
     /// Adds a queued job, or answers with the one of that id (then `false`).
     pub fn add(
         &self,
+        kind: JobKind,
         id: &str,
         table: &TableName,
         reason: FlushReason,
@@ -61,7 +91,7 @@ impl Jobs {
             return Ok((record.job.clone(), false));
         }
         if known.values().filter(|record| !record.job.state.is_final()).count() >= UNENDED_JOBS {
-            return Err(EngineError::Unavailable(format!("{UNENDED_JOBS} flush jobs wait already; ask again later")));
+            return Err(EngineError::Unavailable(format!("{UNENDED_JOBS} jobs wait already; ask again later")));
         }
         let job = FlushJob {
             id: id.into(),
@@ -75,7 +105,7 @@ impl Jobs {
             started_at: None,
             finished_at: None,
         };
-        let record = JobRecord { job: job.clone(), attempt: None, begun: false };
+        let record = JobRecord { kind, job: job.clone(), attempt: None, begun: false };
         self.store(&record)?;
         known.insert(id.into(), record);
         self.forget_old(&mut known)?;
@@ -95,10 +125,18 @@ impl Jobs {
         self.known.lock().get(id).map(|record| record.job.clone())
     }
 
+    /// The job of that id, and what it does.
+    pub fn find(&self, id: &str) -> Option<Job> {
+        self.known.lock().get(id).map(|record| Job { kind: record.kind, job: record.job.clone() })
+    }
+
     /// All jobs, newest first.
-    pub fn all(&self) -> Vec<FlushJob> {
-        let mut jobs: Vec<_> = self.known.lock().values().map(|record| record.job.clone()).collect();
-        jobs.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| b.id.cmp(&a.id)));
+    pub fn all(&self) -> Vec<Job> {
+        let job = |record: &JobRecord| Job { kind: record.kind, job: record.job.clone() };
+        let mut jobs: Vec<_> = self.known.lock().values().map(job).collect();
+        jobs.sort_by(|Job { job: a, .. }, Job { job: b, .. }| {
+            b.created_at.cmp(&a.created_at).then_with(|| b.id.cmp(&a.id))
+        });
         jobs
     }
 
@@ -107,10 +145,11 @@ impl Jobs {
         self.known.lock().values().filter(|record| !record.job.state.is_final()).cloned().collect()
     }
 
-    /// Whether a job of the table waits or runs.
-    pub fn is_active(&self, table: &TableName) -> bool {
+    /// Whether a job of that kind waits or runs for the table.
+    pub fn is_active(&self, kind: JobKind, table: &TableName) -> bool {
         let table = table.to_string();
-        self.known.lock().values().any(|record| record.job.table == table && !record.job.state.is_final())
+        let is_meant = |record: &&JobRecord| record.kind == kind && record.job.table == table;
+        self.known.lock().values().filter(is_meant).any(|record| !record.job.state.is_final())
     }
 
     fn store(&self, record: &JobRecord) -> Result<(), EngineError> {
@@ -133,10 +172,53 @@ impl Jobs {
     }
 }
 
+/// A flush's record of before compactions; what is now the kind was not there.
+#[derive(Serialize, Deserialize)]
+struct FlushRecord {
+    job: FlushJob,
+    attempt: Option<Uuid>,
+    begun: bool,
+}
+
+fn decode(id: &str, bytes: &[u8]) -> Result<JobRecord, EngineError> {
+    let what = format!("job {id}");
+    if bytes.first() != Some(&FLUSH_JOB_FORMAT) {
+        return codec::decode(JOB_FORMAT, bytes, &what);
+    }
+    let FlushRecord { job, attempt, begun } = codec::decode(FLUSH_JOB_FORMAT, bytes, &what)?;
+    Ok(JobRecord { kind: JobKind::Flush, job, attempt, begun })
+}
+
 fn check_id(id: &str) -> Result<(), EngineError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     if !id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(allowed) {
         return Ok(());
     }
-    Err(EngineError::Invalid(format!("'{id}' is no id of a flush job: 1 to {LONGEST_ID} letters, digits and hyphens")))
+    Err(EngineError::Invalid(format!("'{id}' is no id of a job: 1 to {LONGEST_ID} letters, digits and hyphens")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_before_compactions_are_flushes() {
+        let job = FlushJob {
+            id: "a".into(),
+            table: "n.t".into(),
+            reason: FlushReason::Age,
+            state: FlushState::Completed,
+            rows: 1,
+            bytes: 2,
+            message: None,
+            created_at: 3,
+            started_at: Some(4),
+            finished_at: Some(5),
+        };
+        let old = FlushRecord { job: job.clone(), attempt: Some(Uuid::from_u128(1)), begun: true };
+        let read = decode("a", &codec::encode(FLUSH_JOB_FORMAT, &old)).unwrap();
+        assert_eq!((read.kind, &read.job, read.begun), (JobKind::Flush, &job, true));
+        let again = decode("a", &codec::encode(JOB_FORMAT, &read)).unwrap();
+        assert_eq!((again.kind, again.job, again.attempt), (JobKind::Flush, job, read.attempt));
+    }
 }

@@ -3,19 +3,20 @@
 //! * [`intent`]: what is stored before each Delta commit;
 //! * [`owner`]: the epoch, without which nothing is committed;
 //! * [`run`], [`settle`]: one flush, and what becomes of it when its end is unknown;
-//! * [`jobs`]: the jobs as callers see them; [`safety`]: when the instance flushes by itself.
+//! * [`jobs`]: the jobs as callers see them; [`safety`], [`rests`]: when the instance flushes by itself, and when not.
 //!
 //! Nothing here retries a job that failed: that is the scheduler's, or the safety net's.
 
 mod intent;
-mod jobs;
+pub(crate) mod jobs;
 mod owner;
-mod run;
-mod safety;
+pub(crate) mod rests;
+pub(crate) mod run;
+pub(crate) mod safety;
 mod settle;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -32,14 +33,17 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub use intent::{Epoch, Intent, IntentKind};
+pub use jobs::{Job, JobKind};
 
 use self::jobs::{JobRecord, Jobs};
 use self::owner::Owner;
+use self::rests::Rests;
 use self::run::{Flushed, Lane, Runner};
 use crate::EngineError;
 use crate::cold::ColdTier;
 use crate::commit::Committer;
 use crate::commit::clock::Clock;
+use crate::compaction::{Compacted, Tending};
 use crate::config::{EngineConfig, FlushConfig};
 use crate::engine::{Readiness, Unflushed};
 use crate::hot::Hot;
@@ -50,33 +54,36 @@ const SAFETY_PERIOD: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for running jobs; what is cut off then is settled by the next start.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Is told of each flush that ended well: the table, and how long it took.
-pub type FlushObserver = Box<dyn Fn(&TableName, Duration) + Send + Sync>;
+/// Is told of each job that ended well and changed something: its kind, the table, and how long it took.
+pub type JobObserver = Box<dyn Fn(JobKind, &TableName, Duration) + Send + Sync>;
 
-/// Runs flush jobs. One for each engine.
+/// Runs flush jobs, and compactions beside them. One for each engine.
 pub struct Flusher {
-    runner: Runner,
-    jobs: Jobs,
+    pub(crate) runner: Runner,
+    pub(crate) jobs: Jobs,
     config: FlushConfig,
-    /// As many jobs run at once as it has permits.
+    /// What keeps cold files few and their folder clean.
+    pub(crate) tending: Tending,
+    /// As many flushes run at once as it has permits.
     running: Semaphore,
     lanes: Mutex<HashMap<TableId, Arc<tokio::sync::Mutex<Lane>>>>,
     scheduler_seen: Mutex<Instant>,
-    observer: OnceLock<FlushObserver>,
+    observer: OnceLock<JobObserver>,
     tasks: TaskTracker,
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
 }
 
 /// What a job came to.
-enum Ended {
+pub(crate) enum Ended {
     Flushed(Flushed),
+    Compacted(Compacted),
     NothingToDo,
 }
 
 impl Flusher {
     /// Starts to claim the object store, settles what earlier lives left, and starts the safety net. On a new volume it waits for the
     /// first answer of the store, so that a database that can be used is ready at once.
-    pub async fn start(
+    pub async fn open(
         hot: Arc<Hot>,
         committer: Committer,
         cold: Arc<ColdTier>,
@@ -94,9 +101,11 @@ impl Flusher {
                 clock,
                 target_file_bytes: config.flush.target_file_bytes,
                 stopped: Mutex::default(),
+                alive: Mutex::default(),
                 death: Mutex::default(),
             },
             config: config.flush.clone(),
+            tending: Tending::new(config),
             running: Semaphore::new(config.flush.max_concurrent.max(1)),
             lanes: Mutex::default(),
             scheduler_seen: Mutex::new(Instant::now()),
@@ -108,6 +117,8 @@ impl Flusher {
         let dead = flusher.jobs.unended();
         flusher.spawn(flusher.clone().recover(dead));
         flusher.spawn(flusher.clone().watch());
+        flusher.spawn(flusher.clone().watch_runs());
+        flusher.spawn(flusher.clone().watch_removed_files());
         if owner.not_ready().is_some() {
             owner.first_try().await;
         }
@@ -121,11 +132,7 @@ impl Flusher {
         name: &TableName,
         reason: FlushReason,
     ) -> Result<(FlushJob, bool), EngineError> {
-        if let Some(known) = self.jobs.get(id) {
-            if known.table != name.to_string() {
-                let name = format!("{id}, of table {}", known.table);
-                return Err(EngineError::AlreadyExists { what: "flush job", name });
-            }
+        if let Some(known) = self.known(JobKind::Flush, id, name)? {
             return Ok((known, false));
         }
         let table = self.table(name)?;
@@ -134,9 +141,32 @@ impl Flusher {
                 "table {name} is a STREAM table: its rows expire and are never flushed"
             )));
         }
-        let (job, new) = self.jobs.add(id, name, reason, self.runner.now_ms())?;
+        self.start(JobKind::Flush, id, name, reason)
+    }
+
+    /// The job that has the id already. An id that another job has is refused.
+    pub(crate) fn known(&self, kind: JobKind, id: &str, name: &TableName) -> Result<Option<FlushJob>, EngineError> {
+        match self.jobs.find(id) {
+            Some(known) if known.kind == kind && known.job.table == name.to_string() => Ok(Some(known.job)),
+            Some(Job { kind, job }) => {
+                let name = format!("{id}, a {} of table {}", kind.as_str(), job.table);
+                Err(EngineError::AlreadyExists { what: "job", name })
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Begins a job whose table was looked at, or answers with the one that has this id already.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        kind: JobKind,
+        id: &str,
+        name: &TableName,
+        reason: FlushReason,
+    ) -> Result<(FlushJob, bool), EngineError> {
+        let (job, new) = self.jobs.add(kind, id, name, reason, self.runner.now_ms())?;
         if new {
-            self.spawn(self.clone().run(id.to_owned(), name.clone()));
+            self.spawn(self.clone().run(kind, id.to_owned(), name.clone()));
         }
         Ok((job, new))
     }
@@ -146,8 +176,13 @@ impl Flusher {
         self.jobs.get(id)
     }
 
-    /// All jobs that are remembered, newest first.
+    /// All flush jobs that are remembered, newest first.
     pub fn flush_jobs(&self) -> Vec<FlushJob> {
+        self.jobs.all().into_iter().filter(|job| job.kind == JobKind::Flush).map(|job| job.job).collect()
+    }
+
+    /// All jobs that are remembered, newest first.
+    pub fn jobs(&self) -> Vec<Job> {
         self.jobs.all()
     }
 
@@ -156,9 +191,15 @@ impl Flusher {
         *self.scheduler_seen.lock() = Instant::now();
     }
 
-    /// From now on `observer` is told of each flush that ends well. The first one stays.
-    pub fn observe(&self, observer: FlushObserver) {
+    /// From now on `observer` is told of each job that ends well. The first one stays.
+    pub fn observe(&self, observer: JobObserver) {
         let _ = self.observer.set(observer);
+    }
+
+    pub(crate) fn tell(&self, kind: JobKind, table: &TableName, took: Duration) {
+        if let Some(observer) = self.observer.get() {
+            observer(kind, table, took);
+        }
     }
 
     /// Tables that have unflushed rows, the most urgent first.
@@ -193,7 +234,7 @@ impl Flusher {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(CLOSE_PATIENCE, self.tasks.wait()).await.is_err() {
-            tracing::warn!("a flush was cut off by the shutdown; the next start settles it");
+            tracing::warn!("a job was cut off by the shutdown; the next start settles it");
         }
     }
 
@@ -202,29 +243,39 @@ impl Flusher {
         self.tasks.spawn(task);
     }
 
-    fn table(&self, name: &TableName) -> Result<Arc<Table>, EngineError> {
+    pub(crate) fn table(&self, name: &TableName) -> Result<Arc<Table>, EngineError> {
         let catalog = self.runner.committer.catalog();
         let missing = || EngineError::NotFound { what: "table", name: name.to_string() };
         catalog.tables.get(name).cloned().ok_or_else(missing)
     }
 
-    fn lane(&self, table: &Table) -> Arc<tokio::sync::Mutex<Lane>> {
+    pub(crate) fn lane(&self, table: &Table) -> Arc<tokio::sync::Mutex<Lane>> {
         self.lanes.lock().entry(table.id).or_default().clone()
     }
 
-    async fn run(self: Arc<Self>, id: String, name: TableName) {
+    async fn run(self: Arc<Self>, kind: JobKind, id: String, name: TableName) {
+        let work = async {
+            match kind {
+                JobKind::Flush => self.run_in_turn(&id, &name).await,
+                JobKind::Compact => self.run_compaction(&id, &name).await,
+            }
+        };
         // A panic must not leave the job running for ever.
-        let ended = AssertUnwindSafe(self.run_in_turn(&id, &name)).catch_unwind().await.unwrap_or_else(|_| {
-            tracing::error!(job = %id, table = %name, "a flush job panicked; this is a bug in KalamDB");
-            Err(EngineError::Corrupt { what: format!("flush job {id}"), reason: "it panicked; see the log".into() })
+        let ended = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!(job = %id, table = %name, "a job panicked; this is a bug in KalamDB");
+            Err(EngineError::Corrupt { what: format!("job {id}"), reason: "it panicked; see the log".into() })
         });
         if self.runner.death.lock().comes() {
             return;
         }
         if let Err(error) = &ended {
-            tracing::warn!(job = %id, table = %name, %error, "a flush job failed; its rows stay in the hot tier");
+            tracing::warn!(job = %id, table = %name, %error, "a {} job failed; no row is lost by it", kind.as_str());
         }
-        self.end(&id, ended);
+        let changed = matches!(ended, Ok(Ended::Flushed(_) | Ended::Compacted(_)));
+        self.end(kind, &id, ended);
+        if changed {
+            self.tending.consider(&name, kind);
+        }
     }
 
     /// A job that waits can be called off; one that runs goes on to its end.
@@ -252,7 +303,8 @@ impl Flusher {
         table: &Arc<Table>,
         mut lane: MutexGuard<'_, Lane>,
     ) -> Result<Ended, EngineError> {
-        let (attempt, began) = (Uuid::new_v4(), Instant::now());
+        let (alive, began) = (self.runner.begin_attempt(), Instant::now());
+        let attempt = alive.id();
         self.jobs.change(id, |record| {
             record.job.state = FlushState::Running;
             record.job.started_at = Some(self.runner.now_ms());
@@ -264,13 +316,11 @@ impl Flusher {
         }
         let begun = || self.jobs.change(id, |record| record.begun = true);
         let flushed = self.runner.flush(table, &mut lane, attempt, begun).await?;
-        if let Some(observer) = self.observer.get() {
-            observer(&table.name, began.elapsed());
-        }
+        self.tell(JobKind::Flush, &table.name, began.elapsed());
         Ok(Ended::Flushed(flushed))
     }
 
-    fn end(&self, id: &str, ended: Result<Ended, EngineError>) {
+    fn end(&self, kind: JobKind, id: &str, ended: Result<Ended, EngineError>) {
         let stored = self.jobs.change(id, |record| {
             let job = &mut record.job;
             job.finished_at = Some(self.runner.now_ms());
@@ -278,14 +328,19 @@ impl Flusher {
                 Ok(Ended::Flushed(flushed)) => {
                     (job.state, job.rows, job.bytes) = (FlushState::Completed, flushed.rows, flushed.bytes);
                 }
+                Ok(Ended::Compacted(compacted)) => {
+                    (job.state, job.rows, job.bytes) = (FlushState::Completed, compacted.rows, compacted.bytes);
+                    job.message = Some(format!("{} file(s) became {}", compacted.replaced, compacted.files));
+                }
                 Ok(Ended::NothingToDo) => {
-                    (job.state, job.message) = (FlushState::Skipped, Some("there was nothing to flush".into()));
+                    (job.state, job.message) =
+                        (FlushState::Skipped, Some(format!("there was nothing to {}", kind.as_str())));
                 }
                 Err(error) => (job.state, job.message) = (FlushState::Failed, Some(error.to_string())),
             }
         });
         if let Err(error) = stored {
-            tracing::error!(job = %id, %error, "the end of a flush job was not stored");
+            tracing::error!(job = %id, %error, "the end of a job was not stored");
         }
     }
 
@@ -305,7 +360,7 @@ impl Flusher {
     async fn recover_tables(&self) {
         for table in self.runner.committer.catalog().tables.values() {
             if let Err(error) = self.recover_table(table).await {
-                tracing::warn!(table = %table.name, %error, "what an earlier flush left is not settled yet; the next flush will try");
+                tracing::warn!(table = %table.name, %error, "what an earlier job left is not settled yet; the next one will try");
             }
         }
     }
@@ -325,16 +380,16 @@ impl Flusher {
 
     async fn recover_job(&self, record: &JobRecord) {
         let ended = self.end_of_dead(record).await;
-        self.end(&record.job.id, ended);
+        self.end(record.kind, &record.job.id, ended);
     }
 
     /// A job whose process died is never continued: what is in the log says whether its rows were moved.
     async fn end_of_dead(&self, record: &JobRecord) -> Result<Ended, EngineError> {
-        let died = || {
-            EngineError::Unavailable(
-                "the instance stopped before the job ended; its rows are still in the hot tier".into(),
-            )
+        let left = match record.kind {
+            JobKind::Flush => "its rows are still in the hot tier",
+            JobKind::Compact => "nothing was changed",
         };
+        let died = || EngineError::Unavailable(format!("the instance stopped before the job ended; {left}"));
         let (Some(attempt), Ok(name)) = (record.attempt, record.job.table.parse::<TableName>()) else {
             return Err(died());
         };
@@ -349,53 +404,32 @@ impl Flusher {
 
     /// The safety net: with no scheduler heard from, the instance keeps its own limits.
     async fn watch(self: Arc<Self>) {
-        let mut rests: HashMap<TableId, (u32, Instant)> = HashMap::new();
-        let mut started: HashMap<TableId, String> = HashMap::new();
+        let mut rests = Rests::default();
         while !self.stop.is_cancelled() {
             tokio::select! {
                 () = tokio::time::sleep(SAFETY_PERIOD) => {}
                 () = self.stop.cancelled() => return,
             }
-            self.learn(&mut started, &mut rests);
+            rests.learn(&self.jobs);
             let low_disk = self.runner.hot.disk().is_low();
             if low_disk || self.scheduler_seen.lock().elapsed() >= self.config.scheduler_timeout {
-                self.flush_due(&mut started, &rests, low_disk);
+                self.flush_due(&mut rests, low_disk);
             }
         }
     }
 
-    /// Lets tables rest whose last job failed.
-    fn learn(&self, started: &mut HashMap<TableId, String>, rests: &mut HashMap<TableId, (u32, Instant)>) {
-        started.retain(|table, id| {
-            let Some(job) = self.jobs.get(id) else { return false };
-            if job.state == FlushState::Failed {
-                let failures = rests.get(table).map_or(0, |(failures, _)| *failures) + 1;
-                rests.insert(*table, (failures, Instant::now() + safety::pause_after(failures)));
-            } else if job.state.is_final() {
-                rests.remove(table);
-            }
-            !job.state.is_final()
-        });
-    }
-
     /// On a low disk every table is due: a flush is what frees space.
-    fn flush_due(
-        self: &Arc<Self>,
-        started: &mut HashMap<TableId, String>,
-        rests: &HashMap<TableId, (u32, Instant)>,
-        low_disk: bool,
-    ) {
+    fn flush_due(self: &Arc<Self>, rests: &mut Rests, low_disk: bool) {
         let now = self.runner.clock.now_micros();
         for unflushed in self.runner.committer.unflushed() {
             let table = &unflushed.table;
-            let rests = rests.get(&table.id).is_some_and(|(_, until)| *until > Instant::now());
             let is_due = low_disk || safety::urgency(&unflushed, &self.config, now) >= 1.0;
-            if rests || !is_due || self.jobs.is_active(&table.name) {
+            if rests.rests(&table.name) || !is_due || self.jobs.is_active(JobKind::Flush, &table.name) {
                 continue;
             }
             let id = Uuid::new_v4().to_string();
             match self.start_flush(&id, &table.name, FlushReason::Safety) {
-                Ok(_) => drop(started.insert(table.id, id)),
+                Ok(_) => rests.start(&table.name, id),
                 Err(error) => tracing::warn!(table = %table.name, %error, "a due flush was not started"),
             }
         }

@@ -1,6 +1,6 @@
 //! One flush of one table, in five steps that each survive a crash.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -15,12 +15,13 @@ use crate::EngineError;
 use crate::catalog;
 use crate::cold::file::{FilePlan, Layout, WrittenFile, write_files};
 use crate::cold::log::{self, DeltaLog};
+use crate::cold::name::JobName;
 use crate::cold::schema::{self, CHECKPOINT_INTERVAL, FileColumn};
 use crate::cold::snapshot::{ColdFile, Vector};
 use crate::cold::{ColdSnapshot, ColdTier, vector};
 use crate::commit::clock::Clock;
 use crate::commit::{Begun, Committer};
-use crate::hot::{Hot, HotSnapshot, Mask};
+use crate::hot::{Hot, HotSnapshot};
 use crate::schema::{Table, TableId, USER_ID};
 
 /// Rows that go from the hot tier to the encoder at once.
@@ -35,6 +36,8 @@ const LOG_RETENTION_MS: i64 = 30 * 24 * 3600 * 1000;
 pub struct Lane {
     /// Whether this epoch has taken a version, so that no earlier one can commit any more.
     pub fenced: bool,
+    /// The version of the last checkpoint of this process; 0 before the first.
+    pub checkpointed: i64,
 }
 
 /// The points between the steps, where tests let a process die.
@@ -78,27 +81,55 @@ pub struct Flushed {
 
 /// All that a flush needs.
 pub struct Runner {
-    pub(super) hot: Arc<Hot>,
-    pub(super) committer: Committer,
-    pub(super) cold: Arc<ColdTier>,
-    pub(super) owner: Arc<Owner>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) target_file_bytes: u64,
+    pub(crate) hot: Arc<Hot>,
+    pub(crate) committer: Committer,
+    pub(crate) cold: Arc<ColdTier>,
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) target_file_bytes: u64,
     /// Tables that met a commit which nobody here began, and why: for the rest of this process's life they take nothing.
-    pub(super) stopped: parking_lot::Mutex<HashMap<TableId, String>>,
+    pub(crate) stopped: parking_lot::Mutex<HashMap<TableId, String>>,
+    /// Attempts of this process that may still write files or begin a commit: nothing of theirs is an orphan.
+    pub(crate) alive: parking_lot::Mutex<HashSet<Uuid>>,
     /// Where a test lets the process die; nowhere else is it ever set.
-    pub(super) death: parking_lot::Mutex<Death>,
+    pub(crate) death: parking_lot::Mutex<Death>,
+}
+
+/// Says that an attempt is alive, as long as it exists.
+pub struct Alive<'a> {
+    runner: &'a Runner,
+    attempt: Uuid,
+}
+
+impl Alive<'_> {
+    /// Its id.
+    pub fn id(&self) -> Uuid {
+        self.attempt
+    }
+}
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        self.runner.alive.lock().remove(&self.attempt);
+    }
 }
 
 impl Runner {
+    /// Begins an attempt under an id of its own.
+    pub(crate) fn begin_attempt(&self) -> Alive<'_> {
+        let attempt = Uuid::new_v4();
+        self.alive.lock().insert(attempt);
+        Alive { runner: self, attempt }
+    }
+
     /// Stops the table: nothing may be overwritten.
-    pub(super) fn stop(&self, table: &Table, reason: String) -> EngineError {
+    pub(crate) fn stop(&self, table: &Table, reason: String) -> EngineError {
         tracing::error!(table = %table.name, %reason, "the table is stopped");
         self.stopped.lock().insert(table.id, reason.clone());
         EngineError::TableStopped { table: table.name.clone(), reason }
     }
 
-    pub(super) fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms(&self) -> i64 {
         self.clock.now_micros() / 1000
     }
 
@@ -124,13 +155,13 @@ impl Runner {
         let before = self.cold.at(table, intent.version - 1).await?;
         let files = self.write_rows(table, &intent, snapshot.clone()).await?;
         let mut actions = log::schema_actions(table, &before);
-        actions.extend(self.hide_masked_rows(table, &before, &snapshot).await?);
+        actions.extend(self.hide_masked_rows(table, &intent, &before, &snapshot).await?);
         actions.extend(files.iter().map(|file| Action::Add(self.cold_file(file).to_add())));
         self.may_die(Step::Written)?;
         self.commit(table, lane, &intent, &actions).await?;
         self.may_die(Step::Ended)?;
         self.delete_flushed(table).await?;
-        self.checkpoint(table, intent.version).await;
+        self.checkpoint(table, lane, intent.version).await;
         Ok(Flushed {
             rows: files.iter().map(|file| file.stats.rows).sum(),
             bytes: files.iter().map(|file| file.size).sum(),
@@ -145,13 +176,7 @@ impl Runner {
         snapshot: HotSnapshot,
     ) -> Result<Vec<WrittenFile>, EngineError> {
         let schema = schema::file_schema(table);
-        let plan = FilePlan {
-            schema: schema.clone(),
-            looked_up: schema::looked_up_columns(table),
-            name_prefix: format!("part-{:010}-{}", intent.epoch.0, intent.job),
-            target_bytes: self.target_file_bytes,
-            layout: Layout::default(),
-        };
+        let plan = self.file_plan(table, JobName::of(intent));
         let columns = schema::file_columns(table);
         let mut scan = snapshot.scan(table, None, None, table.kind.is_per_user());
         let batches = std::iter::from_fn(move || scan.next_batch(BATCH_ROWS).transpose()).map(move |batch| {
@@ -170,14 +195,26 @@ impl Runner {
         write_files(self.cold.store(), &self.cold.log(table.uuid), plan, batches).await
     }
 
+    /// How a job writes its files.
+    pub(crate) fn file_plan(&self, table: &Table, job: JobName) -> FilePlan {
+        FilePlan {
+            schema: schema::file_schema(table),
+            looked_up: schema::looked_up_columns(table),
+            name_prefix: job.file_prefix(),
+            target_bytes: self.target_file_bytes,
+            layout: Layout::default(),
+        }
+    }
+
     /// The masks of versions up to W as deletion vectors: each file's old entry goes, its new one comes.
     async fn hide_masked_rows(
         &self,
         table: &Arc<Table>,
+        intent: &Intent,
         before: &ColdSnapshot,
         snapshot: &HotSnapshot,
     ) -> Result<Vec<Action>, EngineError> {
-        let masks = by_file(snapshot.masks(table)?);
+        let masks = snapshot.masked_rows(table.id)?;
         let mut changed = Vec::with_capacity(masks.len());
         for (path, mut rows) in masks {
             let file = before.file(&path).ok_or_else(|| EngineError::Corrupt {
@@ -193,7 +230,7 @@ impl Runner {
             changed.iter().filter(|(file, rows)| is_kept(file, rows)).map(|(_, rows)| rows.clone()).collect();
         let mut descriptors = Vec::new();
         if !kept.is_empty() {
-            let encoded = vector::encode(&kept)?;
+            let encoded = vector::encode(&JobName::of(intent), &kept)?;
             let path = self.cold.log(table.uuid).path_of(&encoded.name);
             self.cold.store().put(&path, encoded.bytes).await?;
             descriptors = encoded.descriptors;
@@ -211,7 +248,7 @@ impl Runner {
     }
 
     /// Steps 3 and 4.
-    async fn commit(
+    pub(crate) async fn commit(
         &self,
         table: &Arc<Table>,
         lane: &mut Lane,
@@ -227,12 +264,12 @@ impl Runner {
         if settled == *intent {
             Ok(())
         } else {
-            Err(EngineError::Unavailable(format!("{settled} came first; flush again")))
+            Err(EngineError::Unavailable(format!("{settled} came first; try again")))
         }
     }
 
     /// Step 5: hot rows that no read sees any more.
-    pub(super) async fn delete_flushed(&self, table: &Table) -> Result<(), EngineError> {
+    pub(crate) async fn delete_flushed(&self, table: &Table) -> Result<(), EngineError> {
         let mut after = None;
         loop {
             after = self.committer.delete_flushed(table, after, DELETE_ROWS).await?;
@@ -242,9 +279,10 @@ impl Runner {
         }
     }
 
-    /// A checkpoint only saves later loads some reads: where it fails, the flush has still succeeded.
-    async fn checkpoint(&self, table: &Table, version: i64) {
-        if version == 0 || version % CHECKPOINT_INTERVAL != 0 {
+    /// A checkpoint only saves later loads some reads: where it fails, the job has still succeeded, and the next one writes it. It is
+    /// due once a multiple of the interval was passed, for that version itself may be a fence's.
+    pub(crate) async fn checkpoint(&self, table: &Table, lane: &mut Lane, version: i64) {
+        if version / CHECKPOINT_INTERVAL == lane.checkpointed / CHECKPOINT_INTERVAL {
             return;
         }
         let log = self.cold.log(table.uuid);
@@ -252,17 +290,20 @@ impl Runner {
             log.checkpoint(version).await?;
             log.clean_up(version, self.now_ms() - LOG_RETENTION_MS).await
         };
-        if let Err(error) = written.await {
-            tracing::warn!(table = %table.name, version, %error, "a checkpoint was not written; the next one will be");
+        match written.await {
+            Ok(()) => lane.checkpointed = version,
+            Err(error) => {
+                tracing::warn!(table = %table.name, version, %error, "a checkpoint was not written; the next job will write it")
+            }
         }
     }
 
     /// Whether the table has row versions above `flushed_through`.
-    pub(super) fn has_unflushed(&self, table: &Table) -> bool {
+    pub(crate) fn has_unflushed(&self, table: &Table) -> bool {
         self.committer.unflushed().iter().any(|unflushed| unflushed.table.id == table.id && unflushed.rows > 0)
     }
 
-    fn cold_file(&self, file: &WrittenFile) -> ColdFile {
+    pub(crate) fn cold_file(&self, file: &WrittenFile) -> ColdFile {
         ColdFile {
             path: file.name.as_str().into(),
             size: file.size,
@@ -272,7 +313,7 @@ impl Runner {
         }
     }
 
-    fn may_die(&self, step: Step) -> Result<(), EngineError> {
+    pub(crate) fn may_die(&self, step: Step) -> Result<(), EngineError> {
         if self.death.lock().after != Some(step) {
             return Ok(());
         }
@@ -293,12 +334,4 @@ fn as_stored(array: &ArrayRef, column: &FileColumn) -> Result<ArrayRef, EngineEr
 /// A file of which every row is hidden leaves the table.
 fn is_kept(file: &ColdFile, hidden: &RoaringTreemap) -> bool {
     hidden.len() < file.stats.rows
-}
-
-fn by_file(masks: Vec<Mask>) -> BTreeMap<Arc<str>, RoaringTreemap> {
-    let mut files: BTreeMap<Arc<str>, RoaringTreemap> = BTreeMap::new();
-    for mask in masks {
-        files.entry(mask.file).or_default().insert(mask.row);
-    }
-    files
 }

@@ -8,11 +8,14 @@ use super::{Intent, IntentKind};
 use crate::EngineError;
 use crate::cold::log::{self, Commit, DeltaLog};
 use crate::cold::look_up::places_in;
-use crate::cold::{ColdSnapshot, schema};
+use crate::cold::{ColdFile, ColdSnapshot, schema};
 use crate::engine::Place;
 use crate::hot::RowKey;
 use crate::schema::Table;
 use uuid::Uuid;
+
+/// Keys that are looked up at once.
+const LOOK_UP_KEYS: usize = 4096;
 
 /// What `settle` found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,11 +48,7 @@ impl Runner {
         match intent.kind {
             IntentKind::Flush => self.end_flush(table, &intent, &before, &after).await?,
             IntentKind::Fence => self.committer.end_fence(table.id, &intent).await?,
-            IntentKind::Compaction => {
-                let reason =
-                    format!("version {version} is a compaction, which this build does not make; use the one that did");
-                return Err(self.stop(table, reason));
-            }
+            IntentKind::Compaction => self.end_compaction(table, &intent, &before, &after).await?,
         }
         if intent.kind == IntentKind::Fence && self.owner.epoch().is_ok_and(|epoch| epoch == intent.epoch) {
             lane.fenced = true;
@@ -67,10 +66,42 @@ impl Runner {
         after: &ColdSnapshot,
     ) -> Result<(), EngineError> {
         let files = after.new_files(before);
-        let mut places: HashMap<RowKey, Option<Place>> = HashMap::new();
+        let mut places = HashMap::new();
         while let Err(missing) = self.committer.end_flush(table.id, intent, places.clone()).await? {
-            let found = places_in(&self.cold, &files, table, &missing).await?;
-            places.extend(missing.into_iter().zip(found));
+            self.find_places(table, &files, missing, &mut places).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks up where the masked rows of the replaced files lie now, and ends the compaction; in turns likewise.
+    async fn end_compaction(
+        &self,
+        table: &Arc<Table>,
+        intent: &Intent,
+        before: &ColdSnapshot,
+        after: &ColdSnapshot,
+    ) -> Result<(), EngineError> {
+        let files = after.new_files(before);
+        let replaced: Vec<_> = before.new_files(after).iter().map(|file| file.path.clone()).collect();
+        let mut places = HashMap::new();
+        loop {
+            let end = self.committer.end_compaction(table.id, intent, replaced.clone(), places.clone());
+            let Err(missing) = end.await? else { return Ok(()) };
+            self.find_places(table, &files, missing, &mut places).await?;
+        }
+    }
+
+    /// Some keys at a time, so that the memory of a look-up is bounded.
+    async fn find_places(
+        &self,
+        table: &Arc<Table>,
+        files: &[Arc<ColdFile>],
+        missing: Vec<RowKey>,
+        places: &mut HashMap<RowKey, Option<Place>>,
+    ) -> Result<(), EngineError> {
+        for keys in missing.chunks(LOOK_UP_KEYS) {
+            let found = places_in(&self.cold, files, table, keys).await?;
+            places.extend(keys.iter().cloned().zip(found));
         }
         Ok(())
     }

@@ -21,26 +21,26 @@ use crate::catalog::CatalogChange;
 use crate::cold::faults::{Faults, FaultyStore};
 use crate::cold::{ColdStore, ColdTier};
 use crate::commit::clock::SystemClock;
-use crate::config::{Durability, EngineConfig, FlushConfig, Limits, ObjectStoreConfig};
+use crate::config::{CompactionConfig, Durability, EngineConfig, FlushConfig, Limits, ObjectStoreConfig, VacuumConfig};
 use crate::engine::{Engine, LookUp, Readiness, RowWrite};
 use crate::schema::testing::table;
 use crate::schema::{SqlType, Table, TableKind, UserId};
 use crate::value::{Row, Value};
 
 /// What the table holds, as acknowledged: (user, first key column, second) -> value.
-type Model = BTreeMap<(String, i32, String), i64>;
+pub(crate) type Model = BTreeMap<(String, i32, String), i64>;
 
-const USERS: [&str; 2] = ["alice", "bob"];
+pub(crate) const USERS: [&str; 2] = ["alice", "bob"];
 
 /// A database in a folder, and what it must hold.
-struct World {
-    folder: tempfile::TempDir,
-    faults: Arc<Faults>,
+pub(crate) struct World {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) faults: Arc<Faults>,
     /// None only while it is restarted: the volume is free once nobody holds the engine.
-    running: Option<Engine>,
-    table: Arc<Table>,
-    model: Model,
-    jobs: u32,
+    pub(crate) running: Option<Engine>,
+    pub(crate) table: Arc<Table>,
+    pub(crate) model: Model,
+    pub(crate) jobs: u32,
 }
 
 fn config(folder: &FilePath) -> EngineConfig {
@@ -49,6 +49,8 @@ fn config(folder: &FilePath) -> EngineConfig {
         object_store: object_store(folder),
         durability: Durability::Os,
         flush: FlushConfig { scheduler_timeout: Duration::from_secs(3600), ..FlushConfig::default() },
+        compaction: CompactionConfig { automatic: false, ..CompactionConfig::default() },
+        vacuum: VacuumConfig::default(),
         limits: Limits { disk_reserve_bytes: 1 << 20, reserve_file_bytes: 1 << 20, ..Limits::default() },
     }
 }
@@ -76,7 +78,7 @@ async fn open(config: EngineConfig, faults: &Arc<Faults>) -> Result<Engine, Engi
 }
 
 impl World {
-    async fn new(kind: TableKind) -> Self {
+    pub(crate) async fn new(kind: TableKind) -> Self {
         let (folder, faults) = (tempfile::tempdir().unwrap(), Arc::new(Faults::default()));
         let engine = open(config(folder.path()), &faults).await.unwrap();
         let mut sample = table(kind, &[SqlType::Int, SqlType::Text, SqlType::BigInt], &[0, 1]);
@@ -87,16 +89,16 @@ impl World {
         Self { folder, faults, running: Some(engine), table, model: Model::new(), jobs: 0 }
     }
 
-    fn engine(&self) -> &Engine {
+    pub(crate) fn engine(&self) -> &Engine {
         self.running.as_ref().expect("the engine runs")
     }
 
-    fn user(&self, user: &str) -> Option<UserId> {
+    pub(crate) fn user(&self, user: &str) -> Option<UserId> {
         self.table.kind.is_per_user().then(|| UserId::from(user))
     }
 
     /// Puts (or deletes, with none) in one commit, and remembers what was acknowledged.
-    async fn write(&mut self, user: &str, rows: &[(i32, &str, Option<i64>)]) {
+    pub(crate) async fn write(&mut self, user: &str, rows: &[(i32, &str, Option<i64>)]) {
         let owner = self.user(user);
         // A flush that ends between look-up and commit makes the look-up stale: whoever writes looks up again.
         while !self.try_write(owner.as_ref(), rows).await {}
@@ -131,7 +133,7 @@ impl World {
         }
     }
 
-    async fn start_flush(&mut self) -> String {
+    pub(crate) async fn start_flush(&mut self) -> String {
         self.jobs += 1;
         let id = format!("job-{}", self.jobs);
         let (_, new) = self.engine().start_flush(&id, &self.table.name, FlushReason::Statement).await.unwrap();
@@ -139,7 +141,7 @@ impl World {
         id
     }
 
-    async fn end_of(&self, id: &str) -> kalamdb_api::flush::FlushJob {
+    pub(crate) async fn end_of(&self, id: &str) -> kalamdb_api::flush::FlushJob {
         for _ in 0..2000 {
             let job = self.engine().flush_job(id).unwrap();
             if job.state.is_final() {
@@ -150,7 +152,7 @@ impl World {
         panic!("{id} does not end: {:?}", self.engine().flush_job(id));
     }
 
-    async fn flush(&mut self) -> FlushState {
+    pub(crate) async fn flush(&mut self) -> FlushState {
         let id = self.start_flush().await;
         let job = self.end_of(&id).await;
         if let Some(message) = job.message {
@@ -160,28 +162,39 @@ impl World {
     }
 
     /// Lets the job die after a step; the process would die with it.
-    async fn die_in_flush(&mut self, step: Step) {
+    pub(crate) async fn die_in_flush(&mut self, step: Step) {
         self.engine().flusher().runner.death.lock().after = Some(step);
         self.start_flush().await;
+        self.await_death().await;
+    }
+
+    pub(crate) async fn await_death(&self) {
         while !self.engine().flusher().runner.death.lock().came {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         if let Some(engine) = self.running.take() {
             engine.close().await;
         }
     }
 
-    async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.stop().await;
         self.running = Some(open(config(self.folder.path()), &self.faults).await.unwrap());
         self.table = self.engine().catalog().tables[&self.table.name].clone();
     }
 
+    /// A new life that compacts by itself.
+    pub(crate) async fn automatic(&mut self) {
+        self.stop().await;
+        let config = EngineConfig { compaction: CompactionConfig::default(), ..config(self.folder.path()) };
+        self.running = Some(open(config, &self.faults).await.unwrap());
+    }
+
     /// Both ways of reading agree with what was acknowledged.
-    async fn check(&self, when: &str) {
+    pub(crate) async fn check(&self, when: &str) {
         let users: &[&str] = if self.table.kind.is_per_user() { &USERS } else { &[""] };
         for user in users {
             let wanted: Vec<_> = self.model.iter().filter(|(key, _)| key.0 == *user).collect();
@@ -211,7 +224,7 @@ impl World {
         }
     }
 
-    async fn select(&self, user: &str) -> Vec<(i32, String, i64)> {
+    pub(crate) async fn select(&self, user: &str) -> Vec<(i32, String, i64)> {
         let session = SessionContext::new();
         let provider = self.engine().snapshot().provider(&self.table, self.user(user).as_ref());
         session.register_table("t", provider).unwrap();
@@ -392,9 +405,9 @@ async fn random_programs_read_what_was_acknowledged() {
     for seed in 0..seeds {
         let mut random = StdRng::seed_from_u64(seed);
         let mut world = World::new(if seed % 2 == 0 { TableKind::User } else { TableKind::Shared }).await;
-        for step in 0..25 {
+        for step in 0..30 {
             let when = format!("seed {seed} step {step}");
-            match random.random_range(0..12) {
+            match random.random_range(0..17) {
                 0..7 => random_write(&mut world, &mut random).await,
                 7 | 8 => assert!(matches!(world.flush().await, FlushState::Completed | FlushState::Skipped), "{when}"),
                 9 => world.restart().await,
@@ -405,6 +418,23 @@ async fn random_programs_read_what_was_acknowledged() {
                     random_write(&mut world, &mut random).await;
                     world.end_of(&id).await;
                 }
+                11 | 12 => {
+                    assert!(matches!(world.compact().await, FlushState::Completed | FlushState::Skipped), "{when}")
+                }
+                13 => {
+                    // Writes while a compaction runs.
+                    let id = world.start_compaction().await;
+                    random_write(&mut world, &mut random).await;
+                    random_write(&mut world, &mut random).await;
+                    world.end_of(&id).await;
+                }
+                14 => {
+                    let steps = [Step::Begun, Step::Written, Step::Committed, Step::Ended];
+                    world.die_in_compaction(steps[random.random_range(0..4)]).await;
+                    random_write(&mut world, &mut random).await;
+                    world.restart().await;
+                }
+                15 => drop(world.vacuum(Duration::ZERO).await),
                 _ => {
                     let steps = [Step::Begun, Step::Written, Step::Committed, Step::Ended];
                     world.die_in_flush(steps[random.random_range(0..4)]).await;
@@ -426,12 +456,16 @@ async fn a_new_life_loads_the_log_from_its_checkpoint() {
         let rows: Vec<_> = (first..first + 10).map(|row| (row, "a", (row % 7 != 3).then_some(round * 100))).collect();
         world.write(USERS[round as usize % 2], &rows).await;
         assert_eq!(world.flush().await, FlushState::Completed);
+        if round % 5 == 4 {
+            assert_eq!(world.compact().await, FlushState::Completed);
+            world.vacuum(Duration::ZERO).await;
+        }
     }
     world.restart().await;
     world.check("loaded from a checkpoint").await;
 }
 
-async fn random_write(world: &mut World, random: &mut StdRng) {
+pub(crate) async fn random_write(world: &mut World, random: &mut StdRng) {
     let user = USERS[random.random_range(0..2)];
     let first = random.random_range(0..40);
     let rows: Vec<_> = (0..random.random_range(1..12))

@@ -2,8 +2,10 @@
 //!
 //! Everything here is synchronous and may read from disk: callers with long reads run them on a blocking thread.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use roaring::RoaringTreemap;
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, ReadOptions, Snapshot};
 
 use crate::EngineError;
@@ -104,6 +106,20 @@ impl HotSnapshot {
             Ok(())
         })?;
         Ok(masks)
+    }
+
+    /// The rows that masks hide, by file. Far smaller than [`HotSnapshot::masks`], which keeps their keys.
+    pub fn masked_rows(&self, table: TableId) -> Result<BTreeMap<Arc<str>, RoaringTreemap>, EngineError> {
+        let mut rows: BTreeMap<Arc<str>, RoaringTreemap> = BTreeMap::new();
+        self.each(Family::Masks, &key::table_prefix(table), |stored, _| {
+            let (file, row) = Mask::place(stored)?;
+            match rows.get_mut(file.as_str()) {
+                Some(known) => drop(known.insert(row)),
+                None => drop(rows.insert(file.into(), [row].into_iter().collect())),
+            }
+            Ok(())
+        })?;
+        Ok(rows)
     }
 
     /// The keys whose version at or below W was superseded since a flush of the table began.

@@ -75,10 +75,22 @@ pub struct Mask {
 impl Mask {
     /// The mask's key in the family `masks`: table, file, row.
     pub fn storage_key(table: TableId, file: &str, row: u64) -> Vec<u8> {
-        let mut bytes = key::table_prefix(table);
-        key::put_name(&mut bytes, file);
+        let mut bytes = Self::file_prefix(table, file);
         bytes.extend_from_slice(&row.to_be_bytes());
         bytes
+    }
+
+    /// The first bytes of the keys of all masks on a file.
+    pub fn file_prefix(table: TableId, file: &str) -> Vec<u8> {
+        let mut bytes = key::table_prefix(table);
+        key::put_name(&mut bytes, file);
+        bytes
+    }
+
+    /// The key within the table of a stored mask, from its value.
+    pub fn stored_row_key(value: &[u8]) -> Result<&[u8], EngineError> {
+        Self::stored_seq(value)?;
+        Ok(&value[9..])
     }
 
     /// The mask's value: the sequence, then the key within the table.
@@ -98,10 +110,16 @@ impl Mask {
         }
     }
 
-    /// Reads a stored mask; `stored` is its key without the table id.
-    pub fn decode(kind: TableKind, mut stored: &[u8], value: &[u8]) -> Result<Self, EngineError> {
+    /// The file and the row of a stored mask; `stored` is its key without the table id.
+    pub fn place(mut stored: &[u8]) -> Result<(String, u64), EngineError> {
         let file = key::take_name(&mut stored)?;
         let row = stored.try_into().map(u64::from_be_bytes).map_err(|_| corrupt("mask", "its row is no number"))?;
+        Ok((file, row))
+    }
+
+    /// Reads a stored mask; `stored` is its key without the table id.
+    pub fn decode(kind: TableKind, stored: &[u8], value: &[u8]) -> Result<Self, EngineError> {
+        let (file, row) = Self::place(stored)?;
         let seq = Self::stored_seq(value)?;
         Ok(Self { file: file.into(), row, key: RowKey::from_bytes(kind, &value[9..])?, seq })
     }

@@ -16,12 +16,12 @@ use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
-use parquet::arrow::arrow_reader::RowSelection;
 use roaring::RoaringTreemap;
 
 use super::columns::ScanColumns;
 use crate::EngineError;
 use crate::cold::footer::object_meta;
+use crate::cold::vector::selection;
 use crate::cold::{ColdFile, DeltaLog, FileCache};
 
 /// The name under which DataFusion knows our object store; files are read through our own reader, not by this URL.
@@ -35,6 +35,9 @@ pub struct VisibleFile {
     pub hidden: RoaringTreemap,
 }
 
+/// Lives as long as the plan that reads the file, so that no vacuum deletes it under a query.
+struct Pin(#[expect(dead_code, reason = "held, never read")] Arc<ColdFile>);
+
 impl VisibleFile {
     fn is_hidden_whole(&self) -> bool {
         self.hidden.len() >= self.file.stats.rows
@@ -43,29 +46,14 @@ impl VisibleFile {
     /// The file for DataFusion, with its hidden rows as a selection.
     fn partitioned(self, log: &DeltaLog, columns: &ScanColumns) -> PartitionedFile {
         let meta = object_meta(&log.path_of(&self.file.path), &self.file);
-        let file = PartitionedFile::new_from_meta(meta).with_statistics(Arc::new(statistics(&self.file, columns)));
+        let file = PartitionedFile::new_from_meta(meta)
+            .with_statistics(Arc::new(statistics(&self.file, columns)))
+            .with_extension(Pin(self.file.clone()));
         if self.hidden.is_empty() {
             return file;
         }
         file.with_extension(ParquetRowSelection::new(selection(&self.hidden, self.file.stats.rows)))
     }
-}
-
-/// The selection of the rows of `0..rows` that are not hidden.
-pub fn selection(hidden: &RoaringTreemap, rows: u64) -> RowSelection {
-    let place = |row: u64| usize::try_from(row).expect("a file has fewer rows than memory has bytes");
-    let mut visible = Vec::new();
-    let mut from = 0;
-    for row in hidden.iter().take_while(|row| *row < rows) {
-        if row > from {
-            visible.push(place(from)..place(row));
-        }
-        from = row + 1;
-    }
-    if from < rows {
-        visible.push(place(from)..place(rows));
-    }
-    RowSelection::from_consecutive_ranges(visible.into_iter(), place(rows))
 }
 
 /// Drops the files that can't hold a row that passes the filters.

@@ -1,6 +1,6 @@
 //! The provider: both tiers of a table, as of one RocksDB snapshot, in one plan.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -125,16 +125,10 @@ impl KalamTable {
         Ok(visible)
     }
 
-    async fn masks(&self) -> Result<HashMap<Arc<str>, RoaringTreemap>, EngineError> {
-        let (hot, table) = (self.hot.clone(), self.table.clone());
-        let read = tokio::task::spawn_blocking(move || hot.masks(&table));
-        let masks =
-            read.await.map_err(|error| EngineError::Cold { action: "read masks".into(), source: error.into() })??;
-        let mut rows: HashMap<Arc<str>, RoaringTreemap> = HashMap::new();
-        for mask in masks {
-            rows.entry(mask.file).or_default().insert(mask.row);
-        }
-        Ok(rows)
+    async fn masks(&self) -> Result<BTreeMap<Arc<str>, RoaringTreemap>, EngineError> {
+        let (hot, table) = (self.hot.clone(), self.table.id);
+        let read = tokio::task::spawn_blocking(move || hot.masked_rows(table));
+        read.await.map_err(|error| EngineError::Cold { action: "read masks".into(), source: error.into() })?
     }
 
     fn hot_plan(

@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::catalog::CatalogChange;
-use crate::config::{Durability, EngineConfig, FlushConfig, Limits, ObjectStoreConfig};
+use crate::config::{CompactionConfig, Durability, EngineConfig, FlushConfig, Limits, ObjectStoreConfig, VacuumConfig};
 use crate::schema::testing::table;
 use crate::schema::{SqlType, TableKind};
 use crate::value::Value;
@@ -38,6 +38,9 @@ impl World {
             object_store: ObjectStoreConfig::Local { path: folder.path().join("cold") },
             durability: Durability::Os,
             flush: FlushConfig { scheduler_timeout: Duration::from_secs(3600), ..FlushConfig::default() },
+            // By itself, after flushes: transactions meet compactions too.
+            compaction: CompactionConfig::default(),
+            vacuum: VacuumConfig::default(),
             limits: Limits { disk_reserve_bytes: 1 << 20, reserve_file_bytes: 1 << 20, ..Limits::default() },
         };
         let engine = Engine::open(config).await.unwrap();

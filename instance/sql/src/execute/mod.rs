@@ -102,6 +102,8 @@ impl Statements {
             Statement::Show(what) => self.show(what, scope),
             Statement::FlushTable(name) => self.flush_table(&names::table_name(name, scope.namespace)?).await,
             Statement::FlushAll(namespace) => self.flush_all(namespace.as_ref(), scope).await,
+            Statement::CompactTable(name) => self.compact_table(&names::table_name(name, scope.namespace)?).await,
+            Statement::CompactAll(namespace) => self.compact_all(namespace.as_ref(), scope).await,
             Statement::CreateUser { .. } | Statement::AlterUser { .. } | Statement::DropUser { .. } => {
                 self.user_statement(statement, scope).await
             }
@@ -132,7 +134,9 @@ pub fn subject(statement: &Statement, namespace: &str) -> (StatementKind, Option
         Statement::CreateTable(table) => (StatementKind::CreateTable, named(&table.name)),
         Statement::AlterTable(table) => (StatementKind::AlterTable, named(&table.name)),
         Statement::Show(Show::Columns(name) | Show::History(name)) => (StatementKind::DescribeTable, named(name)),
-        Statement::DropTable { name, .. } | Statement::FlushTable(name) => (StatementKind::Other, named(name)),
+        Statement::DropTable { name, .. } | Statement::FlushTable(name) | Statement::CompactTable(name) => {
+            (StatementKind::Other, named(name))
+        }
         _ => (StatementKind::Other, None),
     }
 }

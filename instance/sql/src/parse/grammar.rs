@@ -9,11 +9,10 @@ use super::{Show, Statement, UserChange};
 use crate::SqlError;
 
 /// Statements of the protocol that a later version brings: told so instead of being called a syntax error.
-const LATER: [&[&str]; 11] = [
+const LATER: [&[&str]; 10] = [
     &["ALTER", "STORAGE"],
     &["CREATE", "STORAGE"],
     &["DROP", "STORAGE"],
-    &["STORAGE", "COMPACT"],
     &["STORAGE", "CHECK"],
     &["SHOW", "MANIFEST"],
     &["EXECUTE", "AS", "USER"],
@@ -88,7 +87,12 @@ impl<'a> Grammar<'a> {
             return Ok(Some(statement));
         }
         if self.words(&["STORAGE", "FLUSH"]) {
-            return self.flush().map(Some);
+            let (table, namespace) = self.table_or_all()?;
+            return Ok(Some(table.map_or(Statement::FlushAll(namespace), Statement::FlushTable)));
+        }
+        if self.words(&["STORAGE", "COMPACT"]) {
+            let (table, namespace) = self.table_or_all()?;
+            return Ok(Some(table.map_or(Statement::CompactAll(namespace), Statement::CompactTable)));
         }
         self.show().map(|show| show.map(Statement::Show))
     }
@@ -177,13 +181,14 @@ impl<'a> Grammar<'a> {
         Some(statement)
     }
 
-    fn flush(&mut self) -> Result<Statement, ParserError> {
+    /// `TABLE t`, or `ALL [IN n]`: then no table.
+    fn table_or_all(&mut self) -> Result<(Option<ast::ObjectName>, Option<Ident>), ParserError> {
         if self.words(&["ALL"]) {
             let namespace = if self.words(&["IN"]) { Some(self.name()?) } else { None };
-            return Ok(Statement::FlushAll(namespace));
+            return Ok((None, namespace));
         }
         self.expect_words(&["TABLE"])?;
-        Ok(Statement::FlushTable(self.parser.parse_object_name(false)?))
+        Ok((Some(self.parser.parse_object_name(false)?), None))
     }
 
     fn show(&mut self) -> Result<Option<Show>, ParserError> {
@@ -324,6 +329,9 @@ mod tests {
             "CREATE USER alice WITH PASSWORD 'x' ROLE dba EMAIL 'a@b'",
             "CREATE USER TABLE a.b (id BIGINT PRIMARY KEY)",
             "STORAGE FLUSH ALL IN a",
+            "STORAGE COMPACT ALL IN a",
+            "STORAGE COMPACT TABLE a.b",
+            "STORAGE COMPACT ALL",
             "DROP USER IF EXISTS 'alice' CASCADE",
             "SELECT begin, work FROM transaction",
             "BEGIN WORK; COMMIT TRANSACTION; START TRANSACTION; END; BEGIN; ROLLBACK",

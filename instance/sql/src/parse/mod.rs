@@ -80,6 +80,10 @@ pub enum Statement {
     FlushTable(ObjectName),
     /// `STORAGE FLUSH ALL [IN n]`.
     FlushAll(Option<Ident>),
+    /// `STORAGE COMPACT TABLE t`.
+    CompactTable(ObjectName),
+    /// `STORAGE COMPACT ALL [IN n]`.
+    CompactAll(Option<Ident>),
     /// `CREATE USER`.
     CreateUser {
         /// Its name.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kalamdb_api::flush::{FlushJob, FlushReason};
 use kalamdb_engine::catalog::{Credentials, User};
+use kalamdb_engine::flush::{Job, JobKind};
 use kalamdb_engine::schema::{AccessLevel, Column, DefaultValue, SqlType, Table, TableKind};
 use kalamdb_engine::value::{Row, Value};
 use serde_json::{Map, Value as Json, json};
@@ -279,19 +280,24 @@ pub(crate) fn storages(relations: &Relations) -> View {
     ]])
 }
 
-fn visible_jobs(relations: &Relations) -> Vec<FlushJob> {
+fn visible_jobs(relations: &Relations) -> Vec<Job> {
     let visible: std::collections::HashSet<String> =
         relations.visible_tables().map(|table| table.name.to_string()).collect();
-    relations.engine.flush_jobs().into_iter().filter(|job| visible.contains(&job.table)).collect()
+    relations.engine.jobs().into_iter().filter(|job| visible.contains(&job.job.table)).collect()
 }
 
 fn jobs(relations: &Relations) -> View {
-    let row = |job: FlushJob| -> Row {
+    let row = |Job { kind, job }: Job| -> Row {
+        // What flushes by itself for want of a scheduler compacts by its own policy.
+        let reason = match (kind, job.reason) {
+            (JobKind::Compact, FlushReason::Safety) => "policy",
+            (_, by) => reason(by),
+        };
         vec![
             text(&job.id),
-            text("flush"),
+            text(kind.as_str()),
             text(job.state.as_str()),
-            text(json!({"table_id": job.table, "reason": reason(job.reason)}).to_string()),
+            text(json!({"table_id": job.table, "reason": reason}).to_string()),
             optional_text(job.message),
             moment(job.created_at),
             optional_moment(job.started_at),
@@ -340,7 +346,7 @@ fn flush_jobs(relations: &Relations) -> View {
         ("started_at", MOMENT),
         ("finished_at", MOMENT),
     ])
-    .with(visible_jobs(relations).into_iter().map(row))
+    .with(visible_jobs(relations).into_iter().filter(|job| job.kind == JobKind::Flush).map(|job| row(job.job)))
 }
 
 fn reason(reason: FlushReason) -> &'static str {

@@ -1,4 +1,4 @@
-//! Random programs of writes, flushes, fences, lost answers and restarts, against a plain map. After every step the invariants of
+//! Random programs of writes, flushes, compactions, fences, lost answers and restarts, against a plain map. After every step the invariants of
 //! the storage model hold; they bear its names.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::super::*;
-use super::world::{ColdVersion, Found, World, block_on, integer, value_of};
+use super::world::{ColdRow, ColdVersion, Found, World, block_on, integer, value_of};
 use crate::engine::LookUp;
 use crate::flush::IntentKind;
 use crate::hot::changes::Operation;
@@ -23,6 +23,10 @@ enum Step {
     CommitGroup(Vec<bool>),
     /// Flush, step 1.
     BeginFlush,
+    /// A compaction reads the newest version.
+    BuildCompaction,
+    /// It stores its intent, or gives up.
+    StoreCompaction,
     /// Steps 2 and 3.
     PutCommit,
     /// Step 4, or whatever the log says.
@@ -40,8 +44,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (0..4i64).prop_map(Step::LookUp),
         8 => prop::collection::vec(any::<bool>(), 3).prop_map(Step::CommitGroup),
         2 => Just(Step::BeginFlush),
-        2 => Just(Step::PutCommit),
-        2 => Just(Step::Settle),
+        2 => Just(Step::BuildCompaction),
+        2 => Just(Step::StoreCompaction),
+        3 => Just(Step::PutCommit),
+        3 => Just(Step::Settle),
         1 => (1..3usize).prop_map(Step::DeleteFlushed),
         1 => Just(Step::Fence),
         1 => Just(Step::Restart),
@@ -66,10 +72,23 @@ proptest! {
     }
 }
 
-/// A flush or fence on its way to the log.
+/// A Delta commit on its way to the log.
 struct Job {
     intent: Intent,
-    snapshot: Option<HotSnapshot>,
+    work: Work,
+}
+
+enum Work {
+    Fence,
+    Flush(HotSnapshot),
+    Compaction(Built),
+}
+
+/// What a compaction has read, and of which version.
+struct Built {
+    base: i64,
+    inputs: Vec<Arc<str>>,
+    rows: Vec<ColdRow>,
 }
 
 struct Program {
@@ -78,13 +97,22 @@ struct Program {
     history: Vec<(Seq, Operation, Option<i64>)>,
     waiting: Vec<Found>,
     jobs: Vec<Job>,
+    building: Option<Built>,
     next_job: u128,
 }
 
 impl Program {
     async fn new(kind: TableKind) -> Self {
         let world = World::new(kind).await;
-        Self { world, reference: BTreeMap::new(), history: vec![], waiting: vec![], jobs: vec![], next_job: 1 }
+        Self {
+            world,
+            reference: BTreeMap::new(),
+            history: vec![],
+            waiting: vec![],
+            jobs: vec![],
+            building: None,
+            next_job: 1,
+        }
     }
 
     async fn run(&mut self, step: Step) {
@@ -93,6 +121,8 @@ impl Program {
             Step::LookUp(_) => {}
             Step::CommitGroup(deletes) => self.commit_group(&deletes).await,
             Step::BeginFlush => self.begin_flush().await,
+            Step::BuildCompaction => self.build_compaction(),
+            Step::StoreCompaction => self.store_compaction().await,
             Step::PutCommit => self.put_commit(),
             Step::Settle => self.settle().await,
             Step::DeleteFlushed(limit) => self.delete_flushed(limit).await,
@@ -154,7 +184,7 @@ impl Program {
     async fn begin_flush(&mut self) {
         let (table, job) = (self.world.table().clone(), self.next_job());
         match self.world.committer().begin_flush(&table, Epoch(1), job).await {
-            Ok(Begun { intent, snapshot }) => self.jobs.push(Job { intent, snapshot: Some(snapshot) }),
+            Ok(Begun { intent, snapshot }) => self.jobs.push(Job { intent, work: Work::Flush(snapshot) }),
             Err(EngineError::Invalid(reason)) => {
                 let unsettled = !self.world.hot().snapshot().intents(table.id).unwrap().is_empty();
                 assert!(unsettled || reason.contains("nothing to flush"), "{reason}");
@@ -166,7 +196,33 @@ impl Program {
     async fn fence(&mut self) {
         let (table, job) = (self.world.table().id, self.next_job());
         let intent = self.world.committer().store_fence(table, Epoch(1), job).await.unwrap();
-        self.jobs.push(Job { intent, snapshot: None });
+        self.jobs.push(Job { intent, work: Work::Fence });
+    }
+
+    /// Deletion vectors are applied, masks are not.
+    fn build_compaction(&mut self) {
+        let base = self.tier().cold_version;
+        let Some(version) = usize::try_from(base).ok().map(|base| &self.world.cold.log[base]) else { return };
+        let inputs: Vec<_> = version.live.keys().cloned().collect();
+        let mut rows: Vec<_> = self.world.cold.rows(base).into_iter().map(|(_, row)| row).collect();
+        rows.sort();
+        self.building = (!inputs.is_empty()).then_some(Built { base, inputs, rows });
+    }
+
+    async fn store_compaction(&mut self) {
+        let Some(built) = self.building.take() else { return };
+        let (table, job, tier) = (self.world.table().id, self.next_job(), self.tier());
+        match self.world.committer().store_compaction(table, Epoch(1), job, built.base).await {
+            Ok(intent) => {
+                assert_eq!(tier.cold_version, built.base, "never rebased");
+                self.jobs.push(Job { intent, work: Work::Compaction(built) });
+            }
+            Err(EngineError::Stale) => {
+                let unsettled = !self.world.hot().snapshot().intents(table).unwrap().is_empty();
+                assert!(unsettled || tier.cold_version != built.base, "given up without cause");
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// A conditional put of the oldest job: it takes its version, or another has.
@@ -174,20 +230,29 @@ impl Program {
         if self.jobs.is_empty() {
             return;
         }
-        let Job { intent, snapshot } = self.jobs.remove(0);
+        let Job { intent, work } = self.jobs.remove(0);
         let cold = &mut self.world.cold;
         if cold.log.len() as i64 != intent.version {
             return;
         }
         let mut live = cold.log.last().map(|version| version.live.clone()).unwrap_or_default();
-        if let Some(snapshot) = snapshot {
-            let table = self.world.table().clone();
-            for mask in snapshot.masks(&table).unwrap() {
-                live.get_mut(&mask.file).expect("masks name live files").insert(mask.row);
+        let file: Arc<str> = format!("{}.parquet", intent.job).into();
+        let rows = match work {
+            Work::Fence => None,
+            Work::Flush(snapshot) => {
+                let table = self.world.table().clone();
+                for mask in snapshot.masks(&table).unwrap() {
+                    live.get_mut(&mask.file).expect("masks name live files").insert(mask.row);
+                }
+                let rows = snapshot.rows(&table, None).map(Result::unwrap);
+                Some(rows.filter_map(|hot| Some((hot.key, integer(&hot.row?[1]), hot.seq))).collect())
             }
-            let rows = snapshot.rows(&table, None).map(Result::unwrap);
-            let rows: Vec<_> = rows.filter_map(|hot| Some((hot.key, integer(&hot.row?[1]), hot.seq))).collect();
-            let file: Arc<str> = format!("{}.parquet", intent.job).into();
+            Work::Compaction(built) => {
+                live.retain(|file, _| !built.inputs.contains(file));
+                Some(built.rows)
+            }
+        };
+        if let Some(rows) = rows {
             live.insert(file.clone(), BTreeSet::new());
             self.world.cold.files.insert(file, rows);
         }
@@ -204,9 +269,18 @@ impl Program {
             return;
         }
         let file: Arc<str> = format!("{}.parquet", landed.intent.job).into();
+        let before = usize::try_from(version - 1).map(|version| self.world.cold.log[version].live.clone());
+        let replaced: Vec<_> =
+            before.unwrap_or_default().into_keys().filter(|file| !landed.live.contains_key(file)).collect();
         let mut places = HashMap::new();
-        // The committer sends back what it lacks: the first try knows no place at all.
-        while let Err(missing) = committer.end_flush(table, &landed.intent, places.clone()).await.unwrap() {
+        loop {
+            let (intent, given) = (&landed.intent, places.clone());
+            let ended = match intent.kind {
+                IntentKind::Compaction => committer.end_compaction(table, intent, replaced.clone(), given).await,
+                _ => committer.end_flush(table, intent, given).await,
+            };
+            // The committer sends back what it lacks: the first try knows no place at all.
+            let Err(missing) = ended.unwrap() else { return };
             assert!(!missing.iter().any(|key| places.contains_key(key)), "a place that was given is not missing");
             for key in missing {
                 let at = self.world.cold.files[&file].iter().position(|row| row.0 == key);
@@ -226,9 +300,10 @@ impl Program {
     async fn restart(&mut self) {
         // Snapshots hold the database open: what the job reads later it reads now.
         self.waiting.clear();
+        self.building = None;
         let jobs = std::mem::take(&mut self.jobs);
         for job in jobs {
-            match job.snapshot.is_some() {
+            match !matches!(job.work, Work::Fence) {
                 // Its process died before the put, or the put lands now and its answer is lost.
                 true if job.intent.job.as_u128() % 2 == 0 => {}
                 _ => {

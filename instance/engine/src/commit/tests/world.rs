@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::super::*;
 use crate::catalog::CatalogChange;
-use crate::config::{Durability, FlushConfig, Limits, ObjectStoreConfig};
+use crate::config::{CompactionConfig, Durability, FlushConfig, Limits, ObjectStoreConfig, VacuumConfig};
 use crate::engine::{FoundRow, LookUp, RowWrite};
 use crate::hot::changes::Change;
 use crate::hot::row::{RowReader, decode_row};
@@ -98,6 +98,8 @@ pub fn config(dir: &std::path::Path) -> EngineConfig {
         object_store: ObjectStoreConfig::Local { path: dir.join("cold") },
         durability: Durability::Os,
         flush: FlushConfig::default(),
+        compaction: CompactionConfig::default(),
+        vacuum: VacuumConfig::default(),
         limits: Limits { reserve_file_bytes: 0, memtable_bytes: 16 << 20, ..Limits::default() },
     }
 }

@@ -1,4 +1,4 @@
-//! Random programs of ALTER TABLE, writes, flushes, deaths and restarts, against a plain model that rewrites each row at once.
+//! Random programs of ALTER TABLE, writes, flushes, compactions, deaths and restarts, against a plain model that rewrites each row at once.
 
 mod model;
 
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{ident, lit};
 use datafusion::prelude::SessionContext;
 use kalamdb_api::flush::{FlushReason, FlushState};
@@ -108,6 +109,30 @@ impl World {
         while !self.engine().flusher().runner.death.lock().came {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    async fn start_compaction(&mut self) -> String {
+        self.jobs += 1;
+        let id = format!("job-{}", self.jobs);
+        self.engine().start_compaction(&id, &self.name, FlushReason::Statement).await.unwrap();
+        id
+    }
+
+    async fn compact(&mut self) -> FlushState {
+        let id = self.start_compaction().await;
+        self.end_of(&id).await
+    }
+
+    async fn die_in_compaction(&mut self, step: Step) {
+        self.engine().flusher().runner.death.lock().after = Some(step);
+        self.start_compaction().await;
+        while !self.engine().flusher().runner.death.lock().came {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn vacuum(&self) {
+        self.engine().flusher().vacuum(&self.table(), Duration::ZERO).await.unwrap();
     }
 
     /// Puts a row, or deletes it with none.
@@ -306,7 +331,7 @@ async fn random_alters_read_as_if_every_row_had_been_rewritten() {
         let mut world = World::new(if seed % 2 == 0 { TableKind::User } else { TableKind::Shared }).await;
         for step in 0..45 {
             let when = format!("seed {seed} step {step}");
-            match random.random_range(0..16) {
+            match random.random_range(0..21) {
                 0..5 => world.write_some(&mut random).await,
                 5..11 => world.alter(some_change(&mut random, &world.model), &when).await,
                 11 | 12 => world.flush().await,
@@ -318,6 +343,22 @@ async fn random_alters_read_as_if_every_row_had_been_rewritten() {
                     world.write_some(&mut random).await;
                     world.end_of(&id).await;
                 }
+                15 | 16 => assert_ne!(world.compact().await, FlushState::Failed, "{when}"),
+                17 => {
+                    // A schema that changes while a compaction runs.
+                    let id = world.start_compaction().await;
+                    world.alter(some_change(&mut random, &world.model), &when).await;
+                    world.write_some(&mut random).await;
+                    assert_ne!(world.end_of(&id).await, FlushState::Failed, "{when}");
+                }
+                18 => {
+                    let steps = [Step::Begun, Step::Written, Step::Committed, Step::Ended];
+                    world.die_in_compaction(steps[random.random_range(0..4)]).await;
+                    world.alter(some_change(&mut random, &world.model), &when).await;
+                    world.write_some(&mut random).await;
+                    world.restart().await;
+                }
+                19 => world.vacuum().await,
                 _ => {
                     let steps = [Step::Begun, Step::Written, Step::Committed, Step::Ended];
                     world.die_in_flush(steps[random.random_range(0..4)]).await;
@@ -433,6 +474,54 @@ async fn a_refusal_names_the_row_in_either_tier() {
         assert!(refused(TableChange::AddColumn(new)).await.contains("give it a DEFAULT"));
         assert_eq!(world.table().version, SchemaVersion(2), "nothing has changed");
     }
+}
+
+/// A compaction carries masked rows along, whatever their columns have become since: of a lost volume they are what is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_keeps_superseded_values_that_fit_their_column_no_more() {
+    let mut world = World::new(TableKind::Shared).await;
+    world.alter(modify("c1".into(), SqlType::BigInt), "at first").await;
+    world.alter(add("a", SqlType::BigInt, Value::Null), "at first").await;
+    let row = |value| Some(BTreeMap::from([("a".to_owned(), Value::BigInt(value))]));
+    world.write("", 1, row(1)).await;
+    world.write("", 2, row(1 << 40)).await;
+    world.flush().await;
+    world.write("", 1 << 40, row(1)).await;
+    world.flush().await;
+    world.write("", 1 << 40, None).await;
+    world.write("", 2, row(2)).await;
+    world.alter(modify("c1".into(), SqlType::SmallInt), "once it fits").await;
+    world.alter(modify("a".into(), SqlType::Int), "once it fits").await;
+    assert_eq!(world.compact().await, FlushState::Completed);
+    world.check(&mut StdRng::seed_from_u64(0), "after the compaction").await;
+    let (runner, table) = (&world.engine().flusher().runner, world.table());
+    let cold = runner.cold.at(&table, runner.hot.snapshot().tier(table.id).unwrap().cold_version).await.unwrap();
+    let bounds: Vec<_> = ["c1", "a"].map(|name| cold.files[0].stats.columns[name].max.clone()).into();
+    assert_eq!((cold.files.len(), bounds), (1, vec![Some(ScalarValue::Int64(Some(1 << 40))); 2]));
+    world.flush().await;
+    world.check(&mut StdRng::seed_from_u64(0), "after the flush").await;
+    assert_eq!(world.compact().await, FlushState::Completed);
+    world.restart().await;
+    world.check(&mut StdRng::seed_from_u64(0), "after the restart").await;
+}
+
+/// Columns of every type, those without statistics too: a file that has them all is not rewritten, one that lacks one is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_rewritten_once_for_the_columns_that_it_lacks() {
+    let mut world = World::new(TableKind::Shared).await;
+    world.write("", 1, Some(BTreeMap::new())).await;
+    world.flush().await;
+    for (at, sql_type) in TYPES.into_iter().chain([SqlType::Bytes, SqlType::Json, SqlType::Timestamp]).enumerate() {
+        world.alter(add(&format!("column{at}"), sql_type, Value::Null), "at first").await;
+        assert_eq!(world.compact().await, FlushState::Completed, "{sql_type}: the file lacks it");
+        assert_eq!(world.compact().await, FlushState::Skipped, "{sql_type}: it has it now");
+        world.restart().await;
+        assert_eq!(world.compact().await, FlushState::Skipped, "{sql_type}: the log says so too");
+    }
+    world.alter(modify("column0".into(), SqlType::Text), "a new physical name").await;
+    assert_eq!(world.compact().await, FlushState::Completed);
+    assert_eq!(world.compact().await, FlushState::Skipped);
+    world.check(&mut StdRng::seed_from_u64(0), "at the end").await;
 }
 
 /// A deleted key, and a value that was overwritten, may lie outside of the type that their columns were narrowed to since: the flush

@@ -1,0 +1,226 @@
+//! Compaction: cold files are merged, deletion vectors are applied, and what the table says stays the same.
+//!
+//! * [`policy`]: which runs are merged; pure;
+//! * `merge`: their rows in key order, in bounded memory; `shape`: those of one file, as the table has them now;
+//! * here: one compaction, from its choice to its Delta commit; `jobs`: when it runs.
+//!
+//! The files are written beside running flushes. Only then the intent is stored, and only while the version that was read is still
+//! the newest: a compaction is given up otherwise, and never rebased. What its commit came to is settled as that of a flush.
+//!
+//! An ALTER TABLE that comes between changes the catalog alone: the files have the schema of when they were begun, which the commit brings
+//! along, and are read as any that are older than the ALTER.
+
+mod jobs;
+mod merge;
+pub mod policy;
+mod shape;
+
+pub use jobs::Tending;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use deltalake_core::kernel::{Action, Add, Remove};
+use object_store::ObjectStoreExt;
+use uuid::Uuid;
+
+use self::merge::Merge;
+use self::policy::Run;
+use self::shape::Shape;
+use crate::EngineError;
+use crate::cold::file::{WrittenFile, write_files};
+use crate::cold::name::JobName;
+use crate::cold::{ColdFile, ColdSnapshot, log};
+use crate::config::CompactionConfig;
+use crate::flush::run::{Lane, Runner, Step};
+use crate::schema::{Table, TableKind};
+
+/// How much a job merges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// What the thresholds make due.
+    Due,
+    /// All that one job may take, due or not: a statement asked.
+    All,
+}
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compacted {
+    /// Files that it replaced.
+    pub replaced: usize,
+    /// Files that it wrote.
+    pub files: usize,
+    /// Rows in them.
+    pub rows: u64,
+    /// Bytes of Parquet in them.
+    pub bytes: u64,
+}
+
+/// What an attempt came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// The new files are the table's.
+    Compacted(Compacted),
+    /// There was nothing to merge.
+    NothingToDo,
+    /// The version that was read is no longer the newest.
+    GivenUp,
+}
+
+/// Files that are written, and what they replace.
+struct Built {
+    table: Arc<Table>,
+    before: Arc<ColdSnapshot>,
+    inputs: Vec<Arc<ColdFile>>,
+    files: Vec<WrittenFile>,
+}
+
+impl Runner {
+    /// The runs that a compaction of that extent would merge, as of a version.
+    fn choose(&self, table: &Table, before: &ColdSnapshot, extent: Extent, config: &CompactionConfig) -> Vec<Run> {
+        let mut runs = policy::runs(table, &before.files);
+        let chosen: Option<Range<usize>> = match extent {
+            Extent::Due => policy::due(&runs, config, self.target_file_bytes),
+            Extent::All => policy::all(&runs, config),
+        };
+        chosen.map(|chosen| runs.drain(chosen).collect()).unwrap_or_default()
+    }
+
+    /// Whether a compaction of that extent would change anything.
+    pub(crate) async fn is_compactable(
+        &self,
+        table: &Table,
+        extent: Extent,
+        config: &CompactionConfig,
+    ) -> Result<bool, EngineError> {
+        let version = self.hot.snapshot().tier(table.id)?.cold_version;
+        if version < 0 || table.kind == TableKind::Stream {
+            return Ok(false);
+        }
+        let before = self.cold.at(table, version).await?;
+        Ok(!self.choose(table, &before, extent, config).is_empty())
+    }
+
+    /// One attempt. With `held`, the table's turn is the caller's from before the files are read, and flushes wait; otherwise it is
+    /// taken only for the commit.
+    pub(crate) async fn compact(
+        &self,
+        table: &Arc<Table>,
+        lane: &tokio::sync::Mutex<Lane>,
+        held: Option<&mut Lane>,
+        job: CompactionJob<'_>,
+        begun: impl FnOnce() -> Result<(), EngineError>,
+    ) -> Result<Attempt, EngineError> {
+        let held = match held {
+            Some(held) => {
+                self.take_over(table, held).await?;
+                Some(held)
+            }
+            None => {
+                self.take_over(table, &mut *lane.lock().await).await?;
+                None
+            }
+        };
+        let name = JobName { epoch: self.owner.epoch()?, job: job.attempt };
+        let Some(built) = self.build(table, name, &job).await? else { return Ok(Attempt::NothingToDo) };
+        self.may_die(Step::Written)?;
+        let attempt = match held {
+            Some(held) => self.commit_compaction(&built, held, name, begun).await?,
+            None => self.commit_compaction(&built, &mut *lane.lock().await, name, begun).await?,
+        };
+        if attempt == Attempt::GivenUp {
+            self.discard(table, &built.files).await;
+        }
+        Ok(attempt)
+    }
+
+    /// Reads the chosen files of the newest version and writes them anew.
+    async fn build(
+        &self,
+        table: &Arc<Table>,
+        name: JobName,
+        job: &CompactionJob<'_>,
+    ) -> Result<Option<Built>, EngineError> {
+        let version = self.hot.snapshot().tier(table.id)?.cold_version;
+        // After the version, so that the schema is never older than the one which the log describes.
+        let newest = self.committer.catalog().tables.get(&table.name).cloned();
+        let Some(table) = newest.filter(|newest| newest.id == table.id) else { return Ok(None) };
+        let before = self.cold.at(&table, version).await?;
+        let runs = self.choose(&table, &before, job.extent, job.config);
+        if runs.is_empty() {
+            return Ok(None);
+        }
+        let merge = Merge::new(Shape::new(self.cold.clone(), table.clone())?, &runs)?;
+        let plan = self.file_plan(&table, name);
+        let files = write_files(self.cold.store(), &self.cold.log(table.uuid), plan, merge).await?;
+        let (live, written) = (
+            runs.iter().map(|run| run.rows - run.deleted).sum::<u64>(),
+            files.iter().map(|file| file.stats.rows).sum::<u64>(),
+        );
+        if live != written {
+            return Err(EngineError::Corrupt {
+                what: format!("cold files of table {}", table.name),
+                reason: format!("they hold {live} live rows and a compaction read {written}; nothing was changed"),
+            });
+        }
+        let inputs = runs.into_iter().flat_map(|run| run.files).collect();
+        Ok(Some(Built { table, before, inputs, files }))
+    }
+
+    /// Stores the intent, unless the version that was read is no longer the newest, and commits.
+    async fn commit_compaction(
+        &self,
+        built: &Built,
+        lane: &mut Lane,
+        name: JobName,
+        begun: impl FnOnce() -> Result<(), EngineError>,
+    ) -> Result<Attempt, EngineError> {
+        let (table, before) = (&built.table, &built.before);
+        let intent = match self.committer.store_compaction(table.id, name.epoch, name.job, before.version).await {
+            Ok(intent) => intent,
+            Err(EngineError::Stale) => return Ok(Attempt::GivenUp),
+            Err(error) => return Err(error),
+        };
+        begun()?;
+        self.may_die(Step::Begun)?;
+        let mut actions = log::schema_actions(table, before);
+        let removed = |file: &Arc<ColdFile>| Remove { data_change: false, ..file.to_remove(self.now_ms()) };
+        let added = |file: &WrittenFile| Add { data_change: false, ..self.cold_file(file).to_add() };
+        actions.extend(built.inputs.iter().map(|file| Action::Remove(removed(file))));
+        actions.extend(built.files.iter().map(|file| Action::Add(added(file))));
+        self.commit(table, lane, &intent, &actions).await?;
+        self.may_die(Step::Ended)?;
+        self.checkpoint(table, lane, intent.version).await;
+        Ok(Attempt::Compacted(Compacted {
+            replaced: built.inputs.len(),
+            files: built.files.len(),
+            rows: built.files.iter().map(|file| file.stats.rows).sum(),
+            bytes: built.files.iter().map(|file| file.size).sum(),
+        }))
+    }
+
+    /// Deletes files whose job is this one and never stored an intent. What is left here a vacuum finds.
+    async fn discard(&self, table: &Table, files: &[WrittenFile]) {
+        let log = self.cold.log(table.uuid);
+        for file in files {
+            let path = log.path_of(&file.name);
+            if let Err(error) = self.cold.store().objects().delete(&path).await {
+                tracing::debug!(%path, %error, "a file of a compaction that was given up is left to the next vacuum");
+            }
+        }
+    }
+}
+
+/// What one attempt is to do.
+pub(crate) struct CompactionJob<'a> {
+    /// Names its files and its intent; no two attempts have the same.
+    pub attempt: Uuid,
+    /// How much.
+    pub extent: Extent,
+    /// The thresholds.
+    pub config: &'a CompactionConfig,
+}

@@ -1,0 +1,116 @@
+//! What a vacuum deletes of a real table, and what it must leave.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use kalamdb_api::flush::FlushState;
+use uuid::Uuid;
+
+use super::*;
+use crate::cold::name::JobName;
+use crate::flush::Epoch;
+use crate::flush::run::Step;
+use crate::flush::tests::World;
+
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+impl World {
+    pub(crate) async fn vacuum(&self, retention: Duration) -> Vacuumed {
+        self.engine().flusher().vacuum(&self.table, retention).await.unwrap()
+    }
+
+    async fn objects(&self) -> BTreeSet<String> {
+        self.runner().object_names(&self.table).await.unwrap().into_iter().collect()
+    }
+
+    async fn live_objects(&self) -> BTreeSet<String> {
+        self.cold().await.files.iter().flat_map(|file| file.names().collect::<Vec<_>>()).collect()
+    }
+
+    async fn put_object(&self, epoch: Epoch, job: Uuid) {
+        let path = self.runner().cold.log(self.table.uuid).path_of(&object(epoch, job));
+        self.runner().cold.store().put(&path, Bytes::from_static(b"rows")).await.unwrap();
+    }
+}
+
+fn object(epoch: Epoch, job: Uuid) -> String {
+    format!("{}-00000.parquet", JobName { epoch, job }.file_prefix())
+}
+
+/// Three runs with deletion vectors, replaced by one.
+async fn compacted() -> World {
+    let mut world = World::new(TableKind::Shared).await;
+    for round in 0..3 {
+        world.write("", &[(round, "a", Some(1)), (50, "a", Some(i64::from(round))), (round + 1, "b", Some(2))]).await;
+        assert_eq!(world.flush().await, FlushState::Completed);
+    }
+    assert_eq!(world.compact().await, FlushState::Completed);
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_left_their_table_go_after_their_retention_and_their_vectors_too() {
+    let mut world = compacted().await;
+    let all = world.objects().await;
+    assert!(all.iter().any(|name| name.ends_with(".bin")), "{all:?}");
+    assert_eq!(world.vacuum(WEEK).await, Vacuumed::default(), "they stay for readers outside");
+    assert_eq!(world.objects().await, all);
+    // The versions before stay in memory for a while; a new life holds none.
+    world.restart().await;
+    let done = world.vacuum(Duration::ZERO).await;
+    assert_eq!((done.expired, done.orphans), (all.len() - 1, 0));
+    assert_eq!(world.objects().await, world.live_objects().await);
+    assert_eq!(world.vacuum(Duration::ZERO).await, Vacuumed::default(), "once is enough");
+    world.check("vacuumed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_dead_jobs_left_goes_once_their_epoch_is_fenced() {
+    for (step, left) in [(Step::Written, 1), (Step::Begun, 1), (Step::Committed, 0)] {
+        let mut world = compacted().await;
+        world.write("", &[(2, "a", Some(9)), (60, "a", Some(9))]).await;
+        world.flush().await;
+        world.die_in_compaction(step).await;
+        let dead = world.objects().await;
+        world.restart().await;
+        let id = format!("job-{}", world.jobs);
+        world.end_of(&id).await;
+        if step == Step::Written {
+            assert_eq!(world.vacuum(WEEK).await, Vacuumed::default(), "its epoch is not fenced yet");
+            assert_eq!(world.objects().await, dead);
+        }
+        world.write("", &[(3, "a", Some(9))]).await;
+        world.flush().await;
+        assert_eq!(world.vacuum(WEEK).await, Vacuumed { expired: 0, orphans: left }, "{step:?}");
+        world.vacuum(Duration::ZERO).await;
+        world.check(&format!("vacuumed after a death at {step:?}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_still_be_committed_and_what_is_not_ours_stays() {
+    let world = compacted().await;
+    let own = world.runner().owner.epoch().unwrap();
+    let alive = world.runner().begin_attempt();
+    let running = object(own, alive.id());
+    world.put_object(own, alive.id()).await;
+    world.put_object(Epoch(own.0 + 1), Uuid::new_v4()).await;
+    let foreign = world.runner().cold.log(world.table.uuid).path_of("notes.txt");
+    world.runner().cold.store().put(&foreign, Bytes::from_static(b"mine")).await.unwrap();
+    let before = world.objects().await;
+    assert_eq!(world.vacuum(WEEK).await, Vacuumed::default());
+    assert_eq!(world.objects().await, before);
+    drop(alive);
+    assert_eq!(world.vacuum(WEEK).await, Vacuumed { expired: 0, orphans: 1 }, "its job is dead now");
+    assert!(!world.objects().await.contains(&running));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unsettled_commit_holds_the_vacuum_up() {
+    let mut world = compacted().await;
+    world.write("", &[(2, "a", Some(9))]).await;
+    world.die_in_flush(Step::Committed).await;
+    let before = world.objects().await;
+    assert_eq!(world.vacuum(Duration::ZERO).await, Vacuumed::default());
+    assert_eq!(world.objects().await, before);
+}
