@@ -153,7 +153,7 @@ pub const KEYS: [Key; 59] = [
         "vacuum",
         "retention_seconds",
         "604800",
-        "How long cold files stay after they left their table, for readers outside, in seconds; at most 30 days.",
+        "How long cold files stay after they left their table, and folders of dropped tables, for readers outside, in seconds; at most 30 days.",
     ),
     key(
         "vacuum",

@@ -33,7 +33,9 @@ async fn acknowledged_rows_outlive_kill_minus_nine_and_a_stop() -> Result<()> {
                 round as i64,
             )));
         }
-        tasks.push(tokio::spawn(flush(Arc::clone(&running), Arc::clone(&stop))));
+        // Old rows and new ones read its DEFAULT alike.
+        running.sql(&format!("ALTER TABLE t ADD COLUMN c{round} INT NOT NULL DEFAULT {round}")).await?;
+        tasks.push(tokio::spawn(tend(Arc::clone(&running), Arc::clone(&stop))));
         tokio::time::sleep(Duration::from_millis(700 + 370 * round)).await;
         // The writers have requests under way: the process dies in the middle of them.
         let killed = signal(&running, if round % 3 == 2 { "TERM" } else { "KILL" });
@@ -67,7 +69,7 @@ async fn write(server: Arc<Server>, ledger: Ledger, stop: Arc<AtomicBool>, write
         let sql = match known {
             (Some(_), _) if step % 7 == 3 => format!("DELETE FROM t WHERE id = {id}"),
             (Some(_), _) => format!("UPDATE t SET v = {value} WHERE id = {id}"),
-            (None, _) => format!("INSERT INTO t VALUES ({id}, {value})"),
+            (None, _) => format!("INSERT INTO t (id, v) VALUES ({id}, {value})"),
         };
         let wanted = if sql.starts_with("DELETE") { None } else { Some(value) };
         match server.sql(&sql).await {
@@ -81,9 +83,14 @@ async fn write(server: Arc<Server>, ledger: Ledger, stop: Arc<AtomicBool>, write
     }
 }
 
-async fn flush(server: Arc<Server>, stop: Arc<AtomicBool>) {
-    while !stop.load(Ordering::SeqCst) {
-        let _ = server.sql("STORAGE FLUSH TABLE t").await;
+/// Flushes again and again, with compactions among them.
+async fn tend(server: Arc<Server>, stop: Arc<AtomicBool>) {
+    for turn in 0.. {
+        if stop.load(Ordering::SeqCst) {
+            return;
+        }
+        let work = if turn % 3 == 2 { "COMPACT" } else { "FLUSH" };
+        let _ = server.sql(&format!("STORAGE {work} TABLE t")).await;
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
 }
@@ -98,6 +105,10 @@ async fn check(server: &Server, ledger: &Ledger, round: u64) -> Result<()> {
         .collect::<Result<_>>()?;
     let found: BTreeMap<i64, i64> = rows.iter().copied().collect();
     assert_eq!(found.len(), rows.len(), "round {round}: a key stands twice in {rows:?}");
+    for column in 0..=round {
+        let odd = server.rows(&format!("SELECT id, c{column} FROM t WHERE c{column} <> {column}")).await?;
+        assert_eq!(odd, serde_json::json!([]), "round {round}, column {column}");
+    }
     let mut ledger = ledger.lock().expect("no writer panicked");
     for (id, (acknowledged, in_doubt)) in ledger.iter_mut() {
         let now = found.get(id).copied();

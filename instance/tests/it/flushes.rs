@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use anyhow::Result;
+use serde_json::json;
 
 use crate::server::{Folder, SCHEDULER_TOKEN, Server};
 
@@ -87,72 +87,6 @@ async fn rows_of_many_users_share_a_cold_table_and_stay_apart() -> Result<()> {
     for (token, expected) in tokens.iter().zip(expected) {
         assert_eq!(server.sql_as(token, "SELECT body FROM notes ORDER BY id").await?["rows"], expected);
     }
-    Ok(())
-}
-
-/// The S3 server of the tests: the binary that `KALAMDB_TEST_VERSITYGW` names.
-struct S3 {
-    child: std::process::Child,
-}
-
-impl S3 {
-    fn start(binary: &str, folder: &std::path::Path, port: u16) -> Result<Self> {
-        let child = std::process::Command::new(binary)
-            .args(["--access", "test", "--secret", "testsecret", "--port", &format!("127.0.0.1:{port}"), "posix"])
-            .arg(folder)
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .with_context(|| format!("failed to start {binary}"))?;
-        Ok(Self { child })
-    }
-}
-
-impl Drop for S3 {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[tokio::test]
-async fn writes_go_on_while_the_bucket_is_gone_and_the_flush_is_repeated() -> Result<()> {
-    let Ok(binary) = std::env::var("KALAMDB_TEST_VERSITYGW") else {
-        eprintln!("skipped: KALAMDB_TEST_VERSITYGW names no S3 server");
-        return Ok(());
-    };
-    let store = tempfile::tempdir()?;
-    std::fs::create_dir(store.path().join("kalam"))?;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let s3 = S3::start(&binary, store.path(), port)?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let folder = Folder::new()?
-        .with("KALAMDB_OBJECT_STORE_TYPE", "s3")
-        .with("KALAMDB_OBJECT_STORE_BUCKET", "kalam")
-        .with("KALAMDB_OBJECT_STORE_ENDPOINT", format!("http://127.0.0.1:{port}"))
-        .with("AWS_ACCESS_KEY_ID", "test")
-        .with("AWS_SECRET_ACCESS_KEY", "testsecret");
-    let server = Server::start_in(folder).await?;
-    server.sql("CREATE TABLE t (id BIGINT AUTO_INCREMENT PRIMARY KEY, v INT)").await?;
-    server.sql("INSERT INTO t (v) SELECT 1 FROM generate_series(1, 50)").await?;
-    assert_eq!(server.flush("t").await?, "completed");
-    server.sql("INSERT INTO t (v) SELECT 2 FROM generate_series(1, 50)").await?;
-    drop(s3);
-    let job = json!({"id": "while-away", "table": "default.t", "reason": "rows"});
-    assert_eq!(server.post("/v1/api/flush-jobs", SCHEDULER_TOKEN, &job).await?.status(), 202);
-    server.sql("INSERT INTO t (v) SELECT 3 FROM generate_series(1, 50)").await?;
-    assert_eq!(server.job_end("while-away").await?, "failed");
-    let ready: Value = server.http.get(format!("{}/readyz", server.url)).send().await?.json().await?;
-    assert_eq!((&ready["ready"], &ready["objectStore"]["reachable"]), (&json!(true), &json!(false)), "{ready}");
-    let _s3 = S3::start(&binary, store.path(), port)?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(server.flush("t").await?, "completed", "the next job succeeds once the bucket is back");
-    let ready: Value = server.http.get(format!("{}/readyz", server.url)).send().await?.json().await?;
-    assert_eq!(ready["objectStore"]["reachable"], true, "{ready}");
-    assert_eq!(
-        server.rows("SELECT v, count(*) FROM t GROUP BY v ORDER BY v").await?,
-        json!([[1, "50"], [2, "50"], [3, "50"]])
-    );
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod alters;
 mod authentication;
+mod buckets;
 mod crashes;
 mod errors;
 mod flushes;

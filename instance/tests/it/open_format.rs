@@ -53,6 +53,55 @@ async fn duckdb_and_delta_rs_see_exactly_the_flushed_rows() -> Result<()> {
     Ok(())
 }
 
+/// A compaction brings old rows what they read in columns that came later, and the present schema. It applies no mask: of rows that were
+/// changed since the last flush, others see what was flushed.
+#[tokio::test]
+async fn duckdb_and_delta_rs_see_altered_columns_in_all_rows_once_they_were_compacted() -> Result<()> {
+    let Ok(python) = std::env::var("KALAMDB_TEST_PYTHON") else { return Ok(()) };
+    let server = Server::start_in(Folder::new()?.with("KALAMDB_COMPACTION_AUTOMATIC", "false")).await?;
+    server
+        .sql(
+            "CREATE TABLE t (id INT PRIMARY KEY, v INT, m DECIMAL(6, 2), s SMALLINT, f FLOAT, gone TEXT);
+             INSERT INTO t VALUES (1, 10, 1.5, 1, 0.5, 'a'), (2, 20, 2.5, 2, 1.5, 'b'), (3, 30, 3.5, 3, NULL, 'c')",
+        )
+        .await?;
+    assert_eq!(server.flush("t").await?, "completed");
+    let alters = [
+        "RENAME COLUMN v TO n",
+        "MODIFY COLUMN n BIGINT",
+        "ADD COLUMN w DOUBLE NOT NULL DEFAULT 0.25",
+        "DROP COLUMN gone",
+        "MODIFY COLUMN m DECIMAL(20, 4)",
+        "ADD COLUMN gone INT DEFAULT 7",
+        "MODIFY COLUMN s TEXT",
+        "MODIFY COLUMN f DOUBLE",
+        "MODIFY COLUMN id BIGINT",
+        "MODIFY COLUMN n INT",
+    ];
+    for (round, alter) in alters.into_iter().enumerate() {
+        server.sql(&format!("ALTER TABLE t {alter}")).await?;
+        server.sql(&format!("INSERT INTO t (id) VALUES ({}), ({})", 10 + 2 * round, 11 + 2 * round)).await?;
+        server.sql(&format!("DELETE FROM t WHERE id = {}", 9 + 2 * round)).await?;
+        server.sql("UPDATE t SET m = m + 1 WHERE id = 2").await?;
+        assert_eq!(server.flush("t").await?, "completed", "{alter}");
+        if round % 4 == 3 {
+            assert_eq!(server.compact("t").await?, "completed", "{alter}");
+        }
+    }
+    server.sql("ALTER TABLE t ADD COLUMN last TEXT DEFAULT 'é'").await?;
+    // A narrowed column keeps its wider type in files.
+    let wanted = sorted(server.rows("SELECT id, CAST(n AS BIGINT), m, s, f, w, gone, last FROM t").await?)?;
+    server.sql("UPDATE t SET m = 0, last = 'hot' WHERE id < 12; DELETE FROM t WHERE id = 1").await?;
+    assert_eq!(server.compact("t").await?, "completed");
+    assert_eq!(server.compact("t").await?, "nothing");
+    let folder = server.stop()?;
+    let read = read(&python, &table_folder(&folder)?, "id,n,m,s,f,w,gone,last")?;
+    for engine in ["duckdb", "delta-rs"] {
+        assert_eq!(read[engine], wanted, "{engine}");
+    }
+    Ok(())
+}
+
 /// The folder of the only table.
 fn table_folder(folder: &Folder) -> Result<PathBuf> {
     let tables = folder.data.path().join("data/cold/tables");

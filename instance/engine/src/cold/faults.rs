@@ -1,4 +1,4 @@
-//! An object store that fails on command, for tests.
+//! An object store that fails on command, for tests: for a while, or at one call and for good, as for a process that dies there.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,9 +9,10 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use parking_lot::Mutex;
 
 /// What goes wrong now.
 #[derive(Debug, Default)]
@@ -20,6 +21,60 @@ pub struct Faults {
     pub away: AtomicBool,
     /// Create-only puts of Delta commits happen, and their answers do not arrive; nor does what follows, until it is mended.
     pub loses_commit_answers: AtomicBool,
+    /// After how many calls the process dies, and how.
+    death: Mutex<Option<(usize, Dies)>>,
+}
+
+/// How the process dies at a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dies {
+    /// The call never arrives.
+    Before,
+    /// The call does its work, and its answer never arrives.
+    After,
+}
+
+impl Faults {
+    /// The process dies after so many calls: nothing is reached from then on.
+    pub fn die_after(&self, calls: usize, dies: Dies) {
+        *self.death.lock() = Some((calls, dies));
+    }
+
+    /// Whether nothing is reached any more.
+    pub fn died(&self) -> bool {
+        self.away.load(Ordering::SeqCst)
+    }
+
+    /// A new process reaches the store.
+    pub fn revive(&self) {
+        *self.death.lock() = None;
+        self.away.store(false, Ordering::SeqCst);
+    }
+
+    /// One call; answers whether its answer arrives.
+    fn arrive(&self) -> Result<bool> {
+        if self.died() {
+            return Err(lost("the store is away"));
+        }
+        let mut death = self.death.lock();
+        match &mut *death {
+            Some((0, dies)) => {
+                self.away.store(true, Ordering::SeqCst);
+                if *dies == Dies::Before { Err(lost("the process has died")) } else { Ok(false) }
+            }
+            Some((calls, _)) => {
+                *calls -= 1;
+                Ok(true)
+            }
+            None => Ok(true),
+        }
+    }
+
+    async fn call<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let is_answered = self.arrive()?;
+        let answer = work.await;
+        if is_answered { answer } else { Err(lost("the process has died")) }
+    }
 }
 
 /// The store with its faults.
@@ -33,10 +88,6 @@ impl FaultyStore {
     /// Wraps a store.
     pub fn new(inner: Arc<dyn ObjectStore>, faults: Arc<Faults>) -> Self {
         Self { inner, faults }
-    }
-
-    fn reach(&self) -> Result<()> {
-        if self.faults.away.load(Ordering::SeqCst) { Err(lost("the store is away")) } else { Ok(()) }
     }
 }
 
@@ -53,10 +104,9 @@ impl fmt::Display for FaultyStore {
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, path: &Path, bytes: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.reach()?;
         let is_commit = options.mode == PutMode::Create && path.as_ref().contains("_delta_log");
-        let put = self.inner.put_opts(path, bytes, options).await;
-        if is_commit && self.faults.loses_commit_answers.swap(false, Ordering::SeqCst) {
+        let put = self.faults.call(self.inner.put_opts(path, bytes, options)).await;
+        if is_commit && !self.faults.died() && self.faults.loses_commit_answers.swap(false, Ordering::SeqCst) {
             self.faults.away.store(true, Ordering::SeqCst);
             return Err(lost("the answer was lost"));
         }
@@ -64,33 +114,38 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.reach()?;
-        self.inner.put_multipart_opts(path, options).await
+        self.faults.call(self.inner.put_multipart_opts(path, options)).await
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
-        self.reach()?;
-        self.inner.get_opts(path, options).await
+        self.faults.call(self.inner.get_opts(path, options)).await
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(paths)
+        let (inner, faults) = (self.inner.clone(), self.faults.clone());
+        let delete = move |path: Result<Path>| {
+            let (inner, faults) = (inner.clone(), faults.clone());
+            async move {
+                let path = path?;
+                faults.call(inner.delete(&path)).await.map(|()| path)
+            }
+        };
+        paths.then(delete).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.reach() {
-            Ok(()) => self.inner.list(prefix),
+        match self.faults.arrive() {
+            Ok(true) => self.inner.list(prefix),
+            Ok(false) => futures::stream::iter([Err(lost("the process has died"))]).boxed(),
             Err(error) => futures::stream::iter([Err(error)]).boxed(),
         }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.reach()?;
-        self.inner.list_with_delimiter(prefix).await
+        self.faults.call(self.inner.list_with_delimiter(prefix)).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.reach()?;
-        self.inner.copy_opts(from, to, options).await
+        self.faults.call(self.inner.copy_opts(from, to, options)).await
     }
 }

@@ -285,7 +285,8 @@ async fn upload(store: &ColdStore, log: &DeltaLog, mut parts: mpsc::Receiver<Par
     Ok(())
 }
 
-/// Uploads one file. An encoder that went away before its end leaves nothing behind: the upload is aborted.
+/// Uploads one file. Where it can't be done, or the encoder went away before its end, the upload is aborted: its parts would lie in the
+/// object store unseen.
 async fn upload_file(
     store: &ColdStore,
     log: &DeltaLog,
@@ -298,7 +299,14 @@ async fn upload_file(
         .with_max_concurrency(UPLOADS);
     loop {
         match parts.recv().await {
-            Some(Part::Bytes(bytes)) => writer.put(bytes).await.map_err(failed)?,
+            Some(Part::Bytes(bytes)) => {
+                if let Err(error) = writer.put(bytes).await {
+                    if let Err(error) = writer.abort().await {
+                        tracing::debug!(%path, %error, "an upload was not aborted");
+                    }
+                    return Err(failed(error));
+                }
+            }
             Some(Part::End) => break,
             _ => return writer.abort().await.map_err(failed),
         }

@@ -92,6 +92,46 @@ impl ObjectStore for DurableFolder {
     }
 }
 
+/// A file that was begun beside its name and never got it: its process died.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Staged {
+    /// Where it lies.
+    pub file: PathBuf,
+    /// The name that it was to have, below the folder that was searched.
+    pub name: String,
+}
+
+/// The staged files in a folder and in those folders right below it.
+pub fn staged(folder: &FilePath) -> std::io::Result<Vec<Staged>> {
+    let mut found = Vec::new();
+    for entry in entries(folder)? {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type()?.is_dir() {
+            for below in entries(&entry.path())? {
+                found.extend(staged_file(&below.path(), &format!("{name}/{}", below.file_name().to_string_lossy())));
+            }
+        } else {
+            found.extend(staged_file(&entry.path(), &name));
+        }
+    }
+    Ok(found)
+}
+
+/// None where there is no such folder.
+fn entries(folder: &FilePath) -> std::io::Result<Vec<std::fs::DirEntry>> {
+    match std::fs::read_dir(folder) {
+        Ok(entries) => entries.collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn staged_file(file: &FilePath, name: &str) -> Option<Staged> {
+    let (name, number) = name.rsplit_once('#')?;
+    let is_staged = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_staged.then(|| Staged { file: file.into(), name: name.into() })
+}
+
 /// Writes the bytes beside the target, syncs them, and only then gives them the name.
 fn place(root: &FilePath, target: &FilePath, bytes: &PutPayload, mode: Place) -> std::io::Result<()> {
     if let Some(folder) = target.parent() {
@@ -155,5 +195,18 @@ mod tests {
         assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "third");
         let names: Vec<_> = std::fs::read_dir(dir.path().join("tables/a/_delta_log")).unwrap().collect();
         assert_eq!(names.len(), 1, "{names:?}");
+    }
+
+    #[test]
+    fn what_was_begun_and_never_got_its_name_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("0000000001")).unwrap();
+        for name in ["part-1.parquet#1", "part-2.parquet", "0000000001/vector.bin#77", "odd#x", "odd#"] {
+            std::fs::write(dir.path().join(name), b"").unwrap();
+        }
+        let mut names: Vec<_> = staged(dir.path()).unwrap().into_iter().map(|staged| staged.name).collect();
+        names.sort();
+        assert_eq!(names, ["0000000001/vector.bin", "part-1.parquet"]);
+        assert_eq!(staged(&dir.path().join("nowhere")).unwrap(), []);
     }
 }

@@ -96,7 +96,8 @@ async fn claim_epoch(store: &ColdStore, database_id: Uuid, now_ms: i64) -> Resul
     }
 }
 
-async fn highest_epoch(store: &ColdStore) -> Result<Option<Epoch>, EngineError> {
+/// The highest epoch that anybody has claimed; none before the first.
+pub async fn highest_epoch(store: &ColdStore) -> Result<Option<Epoch>, EngineError> {
     let folder = Path::from("epochs");
     let objects: Vec<_> =
         store.objects().list(Some(&folder)).try_collect().await.map_err(|error| store.failed("list epochs", error))?;

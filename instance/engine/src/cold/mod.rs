@@ -122,6 +122,17 @@ impl ColdTier {
         self.pins.names(table)
     }
 
+    /// Lets go of the versions before that one: whoever reads one of them holds it.
+    pub fn forget_before(&self, table: Uuid, version: i64) {
+        self.tables.rcu(|tables| {
+            let mut tables = Tables::clone(tables);
+            if let Some(versions) = tables.get_mut(&table) {
+                versions.retain(|known| known.version >= version);
+            }
+            tables
+        });
+    }
+
     /// Forgets a table that was dropped.
     pub fn forget(&self, table: Uuid) {
         self.tables.rcu(|tables| {

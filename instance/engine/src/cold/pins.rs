@@ -30,6 +30,10 @@ impl Pins {
         let mut tables = self.tables.lock();
         let Some(known) = tables.get_mut(&table) else { return HashSet::new() };
         known.retain(|_, file| file.strong_count() > 0);
-        known.values().filter_map(Weak::upgrade).flat_map(|file| file.names().collect::<Vec<_>>()).collect()
+        let held = known.values().filter_map(Weak::upgrade).flat_map(|file| file.names().collect::<Vec<_>>()).collect();
+        if known.is_empty() {
+            tables.remove(&table);
+        }
+        held
     }
 }

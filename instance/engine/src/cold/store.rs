@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig};
 use uuid::Uuid;
 
-use super::folder::{self, DurableFolder};
+use super::folder::{self, DurableFolder, Staged};
 use crate::EngineError;
 use crate::config::ObjectStoreConfig;
 
@@ -198,10 +199,56 @@ impl ColdStore {
     pub async fn make_durable(&self, path: &Path) -> Result<(), EngineError> {
         let Some(folder) = self.folder.clone() else { return Ok(()) };
         let file: PathBuf = folder.join(path.as_ref());
-        let synced = tokio::task::spawn_blocking(move || folder::sync_up_to(&file, &folder)).await;
-        synced
-            .expect("fsync does not panic")
-            .map_err(|error| EngineError::Cold { action: format!("sync {path} to disk"), source: error.into() })
+        on_disk(&format!("sync {path} to disk"), move || folder::sync_up_to(&file, &folder)).await
+    }
+
+    /// Deletes objects; what is gone already is as good as deleted.
+    pub async fn delete_all(&self, paths: Vec<Path>) -> Result<(), EngineError> {
+        let given = futures::stream::iter(paths.into_iter().map(Ok)).boxed();
+        let mut deleted = self.objects.delete_stream(given);
+        while let Some(answer) = deleted.next().await {
+            match answer {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(self.failed("delete objects that nobody needs any more", error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes everything below a folder; answers with how many objects there were.
+    pub async fn delete_folder(&self, folder: &Path) -> Result<usize, EngineError> {
+        let failed = |error| self.failed(format!("list {folder}"), error);
+        let found: Vec<_> = self.objects.list(Some(folder)).try_collect().await.map_err(failed)?;
+        let objects = found.len();
+        self.delete_all(found.into_iter().map(|object| object.location).collect()).await?;
+        if let Some(root) = &self.folder {
+            // The folders themselves, and files that were begun in them.
+            let path = root.join(folder.as_ref());
+            on_disk(&format!("delete {folder}"), move || match std::fs::remove_dir_all(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            })
+            .await?;
+        }
+        Ok(objects)
+    }
+
+    /// Files of a local folder that were begun and never got their name. An object store has none that could be seen.
+    pub async fn staged(&self, folder: &Path) -> Result<Vec<Staged>, EngineError> {
+        let Some(root) = &self.folder else { return Ok(Vec::new()) };
+        let path = root.join(folder.as_ref());
+        on_disk(&format!("search {folder} for files of dead jobs"), move || folder::staged(&path)).await
+    }
+
+    /// Deletes such files.
+    pub async fn delete_staged(&self, staged: Vec<Staged>) -> Result<(), EngineError> {
+        on_disk("delete files of dead jobs", move || {
+            staged.iter().try_for_each(|staged| match std::fs::remove_file(&staged.file) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            })
+        })
+        .await
     }
 
     /// Proves that a create-only put refuses an object that exists: a store that ignores the condition would let two owners
@@ -228,6 +275,15 @@ impl ColdStore {
             ))),
         }
     }
+}
+
+/// Work on a local folder, on a thread that may block.
+async fn on_disk<T: Send + 'static>(
+    action: &str,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, EngineError> {
+    let done = tokio::task::spawn_blocking(work).await.expect("work on files does not panic");
+    done.map_err(|error| EngineError::Cold { action: action.into(), source: error.into() })
 }
 
 fn retry() -> RetryConfig {

@@ -19,6 +19,7 @@ use crate::commit::{GROUP_BYTES, Permit, Shared};
 use crate::config::Durability;
 use crate::engine::Committed;
 use crate::flush::Intent;
+use crate::hot::dropped::DroppedTable;
 use crate::hot::store::Family;
 use crate::hot::stream::Buckets;
 use crate::hot::tier::TierRecord;
@@ -216,6 +217,7 @@ impl Writer {
         let applied = catalog::apply(&self.shared.catalog.load(), change)?;
         let mut batch = WriteBatch::default();
         catalog::stage(&self.shared.hot, &mut batch, &applied.catalog, &applied.effects);
+        self.stage_dropped(&mut batch, &applied.effects);
         self.write(batch, self.sync);
         for effect in &applied.effects {
             match effect {
@@ -234,6 +236,19 @@ impl Writer {
         }
         self.shared.catalog.store(Arc::new(applied.catalog));
         Ok(Outcome::Done)
+    }
+
+    /// A vacuum deletes the folders of dropped tables later. Stream tables have none.
+    fn stage_dropped(&self, batch: &mut WriteBatch, effects: &[Effect]) {
+        let now_ms = self.shared.clock.now_micros().div_euclid(1000);
+        for effect in effects {
+            if let Effect::DropTable(table) = effect
+                && table.kind != TableKind::Stream
+            {
+                let dropped = DroppedTable::new(table, now_ms);
+                batch.put_cf(self.shared.hot.family(Family::Meta), dropped.key(), dropped.encode());
+            }
+        }
     }
 
     /// Nothing in the range may be seen any more; the time that said so is stored with it. A power cut may bring both back, which

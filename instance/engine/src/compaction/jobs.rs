@@ -109,7 +109,7 @@ impl Flusher {
         self.check_not_stopped(table)?;
         for holds in [false, true] {
             let mut held = if holds { Some(lane.lock().await) } else { None };
-            let alive = self.runner.begin_attempt();
+            let alive = self.runner.begin_attempt(table);
             self.jobs.change(id, |record| {
                 record.job.state = FlushState::Running;
                 record.job.started_at.get_or_insert(self.runner.now_ms());

@@ -18,6 +18,8 @@ mod shape;
 pub use jobs::Tending;
 
 #[cfg(test)]
+mod deaths;
+#[cfg(test)]
 mod tests;
 
 use std::ops::Range;

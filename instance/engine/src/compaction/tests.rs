@@ -52,12 +52,12 @@ impl World {
     }
 
     /// Rows that a reader outside sees.
-    async fn flushed_rows(&self) -> u64 {
+    pub(crate) async fn flushed_rows(&self) -> u64 {
         self.cold().await.files.iter().map(|file| file.stats.rows - file.deleted_rows()).sum()
     }
 
     /// Four runs that overlap, with deleted rows; some rows are masked.
-    async fn with_runs(kind: TableKind) -> Self {
+    pub(crate) async fn with_runs(kind: TableKind) -> Self {
         let mut world = Self::new(kind).await;
         for round in 0..4 {
             let rows: Vec<_> = (0..12).map(|row| (row * 4 + round, "a", Some(i64::from(round)))).collect();

@@ -303,7 +303,7 @@ impl Flusher {
         table: &Arc<Table>,
         mut lane: MutexGuard<'_, Lane>,
     ) -> Result<Ended, EngineError> {
-        let (alive, began) = (self.runner.begin_attempt(), Instant::now());
+        let (alive, began) = (self.runner.begin_attempt(table), Instant::now());
         let attempt = alive.id();
         self.jobs.change(id, |record| {
             record.job.state = FlushState::Running;

@@ -1,6 +1,6 @@
 //! One flush of one table, in five steps that each survive a crash.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -90,7 +90,7 @@ pub struct Runner {
     /// Tables that met a commit which nobody here began, and why: for the rest of this process's life they take nothing.
     pub(crate) stopped: parking_lot::Mutex<HashMap<TableId, String>>,
     /// Attempts of this process that may still write files or begin a commit: nothing of theirs is an orphan.
-    pub(crate) alive: parking_lot::Mutex<HashSet<Uuid>>,
+    pub(crate) alive: parking_lot::Mutex<HashMap<Uuid, TableId>>,
     /// Where a test lets the process die; nowhere else is it ever set.
     pub(crate) death: parking_lot::Mutex<Death>,
 }
@@ -115,10 +115,10 @@ impl Drop for Alive<'_> {
 }
 
 impl Runner {
-    /// Begins an attempt under an id of its own.
-    pub(crate) fn begin_attempt(&self) -> Alive<'_> {
+    /// Begins an attempt on the table, under an id of its own.
+    pub(crate) fn begin_attempt(&self, table: &Table) -> Alive<'_> {
         let attempt = Uuid::new_v4();
-        self.alive.lock().insert(attempt);
+        self.alive.lock().insert(attempt, table.id);
         Alive { runner: self, attempt }
     }
 

@@ -4,6 +4,7 @@
 //! * [`store`]: the database itself, opened once, with the record that says whose volume it is ([`volume`]);
 //! * [`stream`]: how rows of stream tables lie by time; pure;
 //! * [`snapshot`], [`scan`]: consistent reads, as rows or as Arrow batches ([`batch`]);
+//! * [`dropped`]: tables that are gone and whose folder is not;
 //! * [`disk`]: free space, and the reserve that lets a flush end on a full disk.
 //!
 //! Nothing here changes a table's rows: that is the [committer's](crate::commit) alone.
@@ -11,6 +12,7 @@
 pub mod batch;
 pub mod changes;
 pub mod disk;
+pub mod dropped;
 pub mod key;
 pub mod row;
 pub mod scan;
@@ -20,6 +22,7 @@ pub mod stream;
 pub mod tier;
 pub mod volume;
 
+pub use dropped::DroppedTable;
 pub use key::{Key, RowKey};
 pub use scan::HotScan;
 pub use snapshot::{HotRow, HotSnapshot};

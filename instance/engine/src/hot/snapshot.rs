@@ -11,6 +11,7 @@ use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, ReadOptions, Sna
 use crate::EngineError;
 use crate::flush::{Intent, IntentKind};
 use crate::hot::changes::{self, Change};
+use crate::hot::dropped::DroppedTable;
 use crate::hot::key::{self, Key, RowKey};
 use crate::hot::row::{self, RowReader};
 use crate::hot::scan::HotScan;
@@ -132,6 +133,16 @@ impl HotSnapshot {
             })?;
         }
         Ok(keys)
+    }
+
+    /// Tables that were dropped and whose folder may still be there.
+    pub fn dropped_tables(&self) -> Result<Vec<DroppedTable>, EngineError> {
+        let mut dropped = Vec::new();
+        self.each(Family::Meta, DroppedTable::KEY_PREFIX, |_, bytes| {
+            dropped.push(DroppedTable::decode(bytes)?);
+            Ok(())
+        })?;
+        Ok(dropped)
     }
 
     /// The rows at these keys, tombstones too; none where the hot tier has no version above `flushed_through`.

@@ -14,6 +14,7 @@ use crate::EngineError;
 use crate::config::{EngineConfig, Limits};
 use crate::hot::HotSnapshot;
 use crate::hot::disk::Disk;
+use crate::hot::dropped::DroppedTable;
 use crate::hot::volume::{self, HighWater, Life, Lives, VolumeRecord};
 use crate::schema::TableKind;
 use crate::seq::WorkerId;
@@ -228,6 +229,11 @@ impl Hot {
             Ok((String::from_utf8_lossy(&id).into_owned(), record.into_vec()))
         })
         .collect()
+    }
+
+    /// Forgets a dropped table, whose folder is gone. A crash may bring it back, which harms nothing.
+    pub fn forget_dropped(&self, table: &DroppedTable) -> Result<(), EngineError> {
+        self.db.delete_cf(self.family(Family::Meta), table.key()).map_err(failed("forget a dropped table"))
     }
 
     /// Bytes of each family on disk and in memtables.

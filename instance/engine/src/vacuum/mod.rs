@@ -1,8 +1,9 @@
 //! Vacuum: deletes from the object store what left a table long enough ago, and what no version will ever name.
 //!
 //! [`policy`] decides, by what the Delta log's tombstones, the readers in memory and the names of the objects say. Nothing here
-//! changes a table: whatever dies in the middle, the next vacuum goes on.
+//! changes a table: whatever dies in the middle, the next vacuum goes on. `dropped`: the folders of tables that are gone.
 
+mod dropped;
 pub mod policy;
 
 #[cfg(test)]
@@ -11,7 +12,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::path::Path;
 
 use self::policy::{Knowledge, Verdict};
@@ -44,6 +45,7 @@ impl Runner {
     ) -> Result<Vacuumed, EngineError> {
         // In this order: what was written or committed after the listing is not in it.
         let names = self.object_names(table).await?;
+        let staged = self.cold.store().staged(&log::table_folder(table.uuid)).await?;
         let Some(known) = self.know(table, lane).await? else { return Ok(Vacuumed::default()) };
         let before_ms = self.now_ms() - i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
         let (mut done, mut paths, log) = (Vacuumed::default(), Vec::new(), self.cold.log(table.uuid));
@@ -55,7 +57,11 @@ impl Runner {
             }
             paths.push(log.path_of(&name));
         }
-        self.delete(paths).await?;
+        self.cold.store().delete_all(paths.clone()).await?;
+        paths.iter().for_each(|path| self.cold.cache().forget(path));
+        let dead: Vec<_> = staged.into_iter().filter(|staged| known.is_of_dead_job(&staged.name)).collect();
+        done.orphans += dead.len();
+        self.cold.store().delete_staged(dead).await?;
         Ok(done)
     }
 
@@ -84,32 +90,19 @@ impl Runner {
         let fenced = lane.lock().await.fenced;
         let mut known = Knowledge { fenced: self.owner.epoch().ok().filter(|_| fenced), ..Knowledge::default() };
         // Before the tier: an attempt that has ended by now has left its mark there.
-        known.alive = self.alive.lock().clone();
+        known.alive = self.alive.lock().keys().copied().collect();
         let tier = self.hot.snapshot().tier_record(table.id)?;
         known.alive.extend(tier.intents.iter().map(|intent| intent.job));
         let (log, version) = (self.cold.log(table.uuid), tier.tier.cold_version);
         let Ok(known_version) = u64::try_from(version) else { return Ok(None) };
+        // Files that left the table while it was written last would otherwise stay until it is written again.
+        self.cold.forget_before(table.uuid, version);
         known.pinned = self.cold.pinned(table.uuid);
         let live = self.cold.at_once(table, version).await?;
         known.live = live.files.iter().flat_map(|file| file.names().collect::<Vec<_>>()).collect();
         known.learn_removed(log.removed(known_version).await?);
         // A commit beyond ours is one that is not settled, or another owner's: they know better.
         Ok(log.read(version + 1).await?.is_none().then_some(known))
-    }
-
-    /// What is gone already is as good as deleted.
-    async fn delete(&self, paths: Vec<Path>) -> Result<(), EngineError> {
-        let store = self.cold.store();
-        let given = futures::stream::iter(paths.clone().into_iter().map(Ok)).boxed();
-        let mut deleted = store.objects().delete_stream(given);
-        while let Some(answer) = deleted.next().await {
-            match answer {
-                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(store.failed("delete files that left their table", error)),
-            }
-        }
-        paths.iter().for_each(|path| self.cold.cache().forget(path));
-        Ok(())
     }
 }
 
@@ -121,7 +114,10 @@ impl Flusher {
         let mut littered = tokio::time::interval(LITTER_PERIOD);
         loop {
             let tables: Vec<_> = tokio::select! {
-                _ = all.tick() => self.runner.committer.catalog().tables.values().cloned().collect(),
+                _ = all.tick() => {
+                    self.vacuum_dropped_visibly().await;
+                    self.runner.committer.catalog().tables.values().cloned().collect()
+                }
                 _ = littered.tick() => {
                     let names = std::mem::take(&mut *self.tending.littered.lock());
                     names.iter().filter_map(|name| self.table(name).ok()).collect()

@@ -49,13 +49,13 @@ impl Knowledge {
         match self.removed.get(name) {
             Some(at_ms) if *at_ms <= before_ms => Verdict::Expired,
             Some(_) => Verdict::Keeps,
-            None if self.is_orphan(name) => Verdict::Orphan,
+            None if self.is_of_dead_job(name) => Verdict::Orphan,
             None => Verdict::Keeps,
         }
     }
 
     /// The job that wrote it is known dead, and its epoch is fenced or this process's own. What is not ours is nobody's orphan.
-    fn is_orphan(&self, name: &str) -> bool {
+    pub fn is_of_dead_job(&self, name: &str) -> bool {
         let (Some(writer), Some(own)) = (JobName::parse(name), self.fenced) else { return false };
         writer.epoch <= own && !self.alive.contains(&writer.job)
     }

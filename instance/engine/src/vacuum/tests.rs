@@ -7,6 +7,8 @@ use kalamdb_api::flush::FlushState;
 use uuid::Uuid;
 
 use super::*;
+use crate::catalog::CatalogChange;
+use crate::cold::identity;
 use crate::cold::name::JobName;
 use crate::flush::Epoch;
 use crate::flush::run::Step;
@@ -19,11 +21,11 @@ impl World {
         self.engine().flusher().vacuum(&self.table, retention).await.unwrap()
     }
 
-    async fn objects(&self) -> BTreeSet<String> {
+    pub(crate) async fn objects(&self) -> BTreeSet<String> {
         self.runner().object_names(&self.table).await.unwrap().into_iter().collect()
     }
 
-    async fn live_objects(&self) -> BTreeSet<String> {
+    pub(crate) async fn live_objects(&self) -> BTreeSet<String> {
         self.cold().await.files.iter().flat_map(|file| file.names().collect::<Vec<_>>()).collect()
     }
 
@@ -50,13 +52,11 @@ async fn compacted() -> World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_left_their_table_go_after_their_retention_and_their_vectors_too() {
-    let mut world = compacted().await;
+    let world = compacted().await;
     let all = world.objects().await;
     assert!(all.iter().any(|name| name.ends_with(".bin")), "{all:?}");
     assert_eq!(world.vacuum(WEEK).await, Vacuumed::default(), "they stay for readers outside");
     assert_eq!(world.objects().await, all);
-    // The versions before stay in memory for a while; a new life holds none.
-    world.restart().await;
     let done = world.vacuum(Duration::ZERO).await;
     assert_eq!((done.expired, done.orphans), (all.len() - 1, 0));
     assert_eq!(world.objects().await, world.live_objects().await);
@@ -91,7 +91,7 @@ async fn what_dead_jobs_left_goes_once_their_epoch_is_fenced() {
 async fn what_may_still_be_committed_and_what_is_not_ours_stays() {
     let world = compacted().await;
     let own = world.runner().owner.epoch().unwrap();
-    let alive = world.runner().begin_attempt();
+    let alive = world.runner().begin_attempt(&world.table);
     let running = object(own, alive.id());
     world.put_object(own, alive.id()).await;
     world.put_object(Epoch(own.0 + 1), Uuid::new_v4()).await;
@@ -103,6 +103,75 @@ async fn what_may_still_be_committed_and_what_is_not_ours_stays() {
     drop(alive);
     assert_eq!(world.vacuum(WEEK).await, Vacuumed { expired: 0, orphans: 1 }, "its job is dead now");
     assert!(!world.objects().await.contains(&running));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_dead_jobs_had_begun_beside_its_name_goes_too() {
+    let world = compacted().await;
+    let folder = world.folder.path().join("cold").join(log::table_folder(world.table.uuid).as_ref());
+    if !folder.exists() {
+        return;
+    }
+    let own = world.runner().owner.epoch().unwrap();
+    let alive = world.runner().begin_attempt(&world.table);
+    let kept = [object(own, alive.id()), object(Epoch(own.0 + 1), Uuid::new_v4()), "notes.txt".to_owned()];
+    for name in kept.iter().chain([&object(own, Uuid::new_v4())]) {
+        std::fs::write(folder.join(format!("{name}#1")), b"half").unwrap();
+    }
+    assert_eq!(world.vacuum(WEEK).await, Vacuumed { expired: 0, orphans: 1 });
+    for name in kept {
+        assert!(folder.join(format!("{name}#1")).exists(), "{name}");
+    }
+}
+
+impl World {
+    async fn drop_table(&self) {
+        let (name, id) = (self.table.name.clone(), self.table.id);
+        self.engine().change_catalog(CatalogChange::DropTable { name, id }).await.unwrap();
+    }
+
+    /// How the vacuum of each dropped table ended.
+    async fn vacuum_dropped(&self, retention: Duration) -> Vec<Option<usize>> {
+        let mut done = Vec::new();
+        for table in self.runner().hot.snapshot().dropped_tables().unwrap() {
+            done.push(self.runner().vacuum_dropped(&table, retention).await.unwrap());
+        }
+        done
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_folder_of_a_dropped_table_goes_once_its_time_has_come_and_nobody_is_in_it() {
+    let mut world = compacted().await;
+    let snapshot = world.engine().snapshot();
+    let running = world.runner().begin_attempt(&world.table);
+    world.drop_table().await;
+    assert_eq!(world.vacuum_dropped(WEEK).await, [None]);
+    assert_eq!(world.vacuum_dropped(Duration::ZERO).await, [None], "a job runs in it");
+    drop(running);
+    assert_eq!(world.vacuum_dropped(Duration::ZERO).await, [None], "a snapshot may be read");
+    drop(snapshot);
+    world.restart().await;
+    world.runner().owner.first_try().await;
+    assert_eq!(world.vacuum_dropped(WEEK).await, [None], "it is remembered");
+    let all = world.objects().await;
+    let deleted = world.vacuum_dropped(Duration::ZERO).await;
+    assert!(deleted[0].is_some_and(|deleted| deleted > all.len()), "{deleted:?}: the log too");
+    assert_eq!(world.objects().await, BTreeSet::new());
+    assert_eq!(world.vacuum_dropped(Duration::ZERO).await, [], "once is enough");
+    let folder = world.folder.path().join("cold").join(log::table_folder(world.table.uuid).as_ref());
+    assert!(!folder.exists(), "no empty folder is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_displaced_owner_deletes_no_folder() {
+    let world = compacted().await;
+    world.drop_table().await;
+    let (runner, all) = (world.runner(), world.objects().await);
+    let database = runner.hot.volume().database_id;
+    identity::claim(runner.cold.store(), database, true, 0).await.unwrap();
+    assert_eq!(world.vacuum_dropped(Duration::ZERO).await, [None]);
+    assert_eq!(world.objects().await, all);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,8 @@ enum Step {
     CommitGroup(Vec<bool>),
     /// Flush, step 1.
     BeginFlush,
+    /// A flush that nothing comes between: steps 1 to 4.
+    Flush,
     /// A compaction reads the newest version.
     BuildCompaction,
     /// It stores its intent, or gives up.
@@ -44,6 +46,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (0..4i64).prop_map(Step::LookUp),
         8 => prop::collection::vec(any::<bool>(), 3).prop_map(Step::CommitGroup),
         2 => Just(Step::BeginFlush),
+        2 => Just(Step::Flush),
         2 => Just(Step::BuildCompaction),
         2 => Just(Step::StoreCompaction),
         3 => Just(Step::PutCommit),
@@ -121,6 +124,11 @@ impl Program {
             Step::LookUp(_) => {}
             Step::CommitGroup(deletes) => self.commit_group(&deletes).await,
             Step::BeginFlush => self.begin_flush().await,
+            Step::Flush => {
+                self.begin_flush().await;
+                self.put_commit();
+                self.settle().await;
+            }
             Step::BuildCompaction => self.build_compaction(),
             Step::StoreCompaction => self.store_compaction().await,
             Step::PutCommit => self.put_commit(),
