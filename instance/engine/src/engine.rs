@@ -15,7 +15,6 @@ use crate::catalog::{Catalog, CatalogChange};
 use crate::cold::{self, ColdTier, PinnedCold};
 use crate::commit::Committer;
 use crate::commit::clock::{Clock, SystemClock};
-use crate::commit::record::RowRecord;
 use crate::config::EngineConfig;
 use crate::flush::{Flusher, Job, JobObserver};
 use crate::hot::{Hot, HotRow, HotSnapshot, Key, RowKey, key, stream};
@@ -220,8 +219,10 @@ impl Engine {
         &self.inner.hot
     }
 
-    /// The committer, for tests that run its threads' work themselves.
-    #[cfg(test)]
+    pub(crate) fn config(&self) -> &EngineConfig {
+        &self.inner.config
+    }
+
     pub(crate) fn committer(&self) -> &Committer {
         &self.inner.committer
     }
@@ -331,18 +332,19 @@ impl Engine {
         Key(stream::hidden_key(seq).into())
     }
 
-    /// Commits all writes or none. [`EngineError::Stale`] where anything that was read has changed: look up again and retry.
-    pub async fn commit(&self, writes: Vec<RowWrite>) -> Result<Committed, EngineError> {
+    /// Refuses where these rows can't be written now: the prefix is not owned, a table has stopped, the disk is full.
+    pub(crate) fn check_writable(&self, writes: &[RowWrite]) -> Result<(), EngineError> {
         self.check_owned()?;
         // Once for each run of one table's rows, of which a statement has many.
         for rows in writes.chunk_by(|one, next| one.table.id == next.table.id) {
             self.inner.flusher.check_not_stopped(&rows[0].table)?;
         }
-        self.inner.hot.disk().check()?;
-        let row_bytes = self.inner.config.limits.row_bytes;
-        let rows = writes.into_iter().map(|write| RowRecord::new(write, row_bytes)).collect::<Result<_, _>>()?;
-        let _writing = self.inner.writes.read().await;
-        self.inner.committer.rows(rows).await
+        self.inner.hot.disk().check()
+    }
+
+    /// Held by a commit of rows while it goes on.
+    pub(crate) async fn writing(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
+        self.inner.writes.read().await
     }
 
     /// A new unique id from the `_seq` clock, for `SNOWFLAKE_ID()`.

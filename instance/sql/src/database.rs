@@ -1,19 +1,25 @@
-//! The entry: a request's statements, one after the other, as one user.
+//! The entry: a request's statements, one after the other, as one user; for those that write, from the snapshot that they read to the
+//! commit, and over again where others were faster.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kalamdb_engine::catalog::Role;
-use kalamdb_engine::schema::{TableName, UserId};
-use kalamdb_engine::{Engine, Transaction, TransactionLimits};
+use kalamdb_engine::engine::RowWrite;
+use kalamdb_engine::schema::UserId;
+use kalamdb_engine::{Engine, Transaction};
 use serde_json::Value as Json;
+use uuid::Uuid;
 
 use crate::bind::literal::Parameters;
 use crate::bind::names::{self, DEFAULT_NAMESPACE};
-use crate::execute::{self, Outcome, Statements};
+use crate::config::SqlConfig;
+use crate::execute::write::{Stamps, Write};
+use crate::execute::{Outcome, Scope};
+use crate::observe::{self, StatementObserver};
 use crate::parse::{ParsedStatement, Statement, parse_batch};
-use crate::password::HashCost;
-use crate::planner::{Planner, PlannerConfig};
+use crate::planner::Planner;
+use crate::relations::Relations;
 use crate::{ErrorCode, SqlError, authorize, transaction};
 
 /// Who asks: the user, with the role that it has now.
@@ -34,63 +40,6 @@ pub struct Request {
     pub parameters: Vec<Json>,
     /// The namespace of unqualified names.
     pub namespace: Option<String>,
-}
-
-/// Bounds of the SQL layer.
-#[derive(Debug, Clone)]
-pub struct SqlConfig {
-    /// Bounds of the query engine.
-    pub planner: PlannerConfig,
-    /// How long one statement may run.
-    pub statement_timeout: Duration,
-    /// How large the rows of one reply may be in memory, in bytes.
-    pub reply_bytes: usize,
-    /// How many rows one statement may write.
-    pub write_rows: usize,
-    /// How often a statement starts over because others wrote what it had read.
-    pub commit_attempts: u32,
-    /// How large a transaction may become.
-    pub transaction: TransactionLimits,
-    /// What hashing a password costs.
-    pub hash_cost: HashCost,
-    /// Whether a namespace with tables is dropped without CASCADE.
-    pub drop_namespace: DropNamespace,
-}
-
-/// What `DROP NAMESPACE` without CASCADE does to a namespace that holds tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DropNamespace {
-    /// It is an error.
-    Restrict,
-    /// The tables are dropped too.
-    Cascade,
-}
-
-/// The kinds of statements that latencies are told apart by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StatementKind {
-    /// SELECT, and EXPLAIN of it.
-    Select,
-    /// INSERT.
-    Insert,
-    /// UPDATE.
-    Update,
-    /// DELETE.
-    Delete,
-    /// CREATE TABLE.
-    CreateTable,
-    /// ALTER TABLE.
-    AlterTable,
-    /// DESCRIBE, SHOW COLUMNS.
-    DescribeTable,
-    /// All else.
-    Other,
-}
-
-/// Is told of each statement that ended, well or not.
-pub trait StatementObserver: Send + Sync {
-    /// `table` is the one that the statement is about; a query over several names the first.
-    fn statement_ended(&self, kind: StatementKind, table: Option<&TableName>, took: Duration);
 }
 
 /// SQL over one engine. Cheap to clone.
@@ -149,7 +98,7 @@ impl Database {
         let mut open: Option<Transaction> = None;
         for (at, parsed) in batch.into_iter().enumerate() {
             let begun = Instant::now();
-            let about = execute::subject(&parsed.statement, &namespace);
+            let about = observe::subject(&parsed.statement, &namespace);
             let result = match &parsed.statement {
                 // Not stopped half-way: nobody would know how a commit that is under way has ended.
                 statement @ (Statement::Begin | Statement::Commit | Statement::Rollback) => {
@@ -158,7 +107,7 @@ impl Database {
                 }
                 statement => {
                     let transaction = open.as_ref();
-                    let scope = execute::Scope { namespace: &namespace, parameters, identity, transaction };
+                    let scope = Scope { namespace: &namespace, parameters, identity, transaction };
                     self.run_in_time(statement, &scope).await
                 }
             };
@@ -172,7 +121,7 @@ impl Database {
         Ok(outcomes)
     }
 
-    async fn run_in_time(&self, statement: &Statement, scope: &execute::Scope<'_>) -> Result<Outcome, SqlError> {
+    async fn run_in_time(&self, statement: &Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         let limit = self.statements.config.statement_timeout;
         tokio::time::timeout(limit, self.statements.run(statement, scope)).await.unwrap_or_else(|_| {
             let text =
@@ -185,4 +134,103 @@ impl Database {
     pub fn engine(&self) -> &Engine {
         &self.statements.engine
     }
+}
+
+/// The first pause before a statement starts over; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// All that statements need to run.
+pub struct Statements {
+    pub(crate) engine: Engine,
+    pub(crate) planner: Planner,
+    pub(crate) config: SqlConfig,
+}
+
+impl Statements {
+    /// Runs one statement.
+    async fn run(&self, statement: &Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+        // What the batch made before this statement could not be judged when the batch began.
+        authorize::check(statement, &self.engine.catalog(), scope.namespace, scope.identity)?;
+        match statement {
+            Statement::Query(query) => self.query(query, scope).await,
+            Statement::Explain(explain) => self.explain(explain, scope).await,
+            Statement::Insert(insert) => self.write(Write::Insert(insert), scope).await,
+            Statement::Update(update) => self.write(Write::Update(update), scope).await,
+            Statement::Delete(delete) => self.write(Write::Delete(delete), scope).await,
+            Statement::Show(what) => self.show(what, scope),
+            Statement::FlushTable(name) => self.flush_table(&names::table_name(name, scope.namespace)?).await,
+            Statement::FlushAll(namespace) => self.flush_all(namespace.as_ref(), scope).await,
+            Statement::CompactTable(name) => self.compact_table(&names::table_name(name, scope.namespace)?).await,
+            Statement::CompactAll(namespace) => self.compact_all(namespace.as_ref(), scope).await,
+            Statement::CreateUser { .. } | Statement::AlterUser { .. } | Statement::DropUser { .. } => {
+                self.user_statement(statement, scope).await
+            }
+            definition => self.define(definition, scope).await,
+        }
+    }
+
+    /// Each attempt looks up what it changes in a snapshot of its own.
+    async fn write(&self, write: Write<'_>, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+        let once = || async move {
+            let relations = self.relations(scope);
+            match write {
+                Write::Insert(insert) => self.insert(insert, &relations, scope).await,
+                Write::Update(update) => self.update(update, &relations, scope).await,
+                Write::Delete(delete) => self.delete(delete, &relations, scope).await,
+            }
+        };
+        self.starting_over("others changed the same rows", once).await
+    }
+
+    /// Starts over as long as others were faster; `reason` says how, for whoever reads the error after the last attempt.
+    pub(crate) async fn starting_over<T, F>(&self, reason: &str, attempt: impl Fn() -> F) -> Result<T, SqlError>
+    where
+        F: Future<Output = Result<T, SqlError>>,
+    {
+        let (attempts, mut pause) = (self.config.commit_attempts.max(1), FIRST_PAUSE);
+        for left in (0..attempts).rev() {
+            match attempt().await {
+                Err(error) if error.code == ErrorCode::Conflict && left > 0 => {}
+                Err(error) if error.code == ErrorCode::Conflict => break,
+                result => return result,
+            }
+            // Of those that collide one always wins; those that do not must not keep in step.
+            tokio::time::sleep(pause.mul_f64(0.5 + chance())).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        Err(SqlError::new(ErrorCode::Conflict, format!("{reason} {attempts} times in a row; try again")))
+    }
+
+    /// Commits them, unless there are none or too many; within a transaction they wait for its COMMIT.
+    pub(crate) async fn commit(&self, writes: Vec<RowWrite>, scope: &Scope<'_>) -> Result<Stamps, SqlError> {
+        self.check_row_count(writes.len())?;
+        if let Some(transaction) = scope.transaction {
+            let seqs = transaction.write(writes)?.into_iter().map(|seq| seq.0).collect();
+            return Ok(Stamps { seqs, updated: transaction.snapshot().read_at() });
+        }
+        if writes.is_empty() {
+            return Ok(Stamps { seqs: Vec::new(), updated: 0 });
+        }
+        let rows = writes.len();
+        let committed = self.engine.commit(writes).await?;
+        let seqs = committed.seqs(rows).into_iter().map(|seq| seq.0).collect();
+        Ok(Stamps { seqs, updated: committed.updated })
+    }
+
+    /// One snapshot and the catalog of the same moment for the whole statement, or for the whole transaction: no row of it was written
+    /// with another schema than one that the catalog's can read.
+    pub(crate) fn relations(&self, scope: &Scope<'_>) -> Relations {
+        let (catalog, snapshot) = match scope.transaction {
+            Some(transaction) => (transaction.catalog().clone(), transaction.snapshot().clone()),
+            None => self.engine.read(),
+        };
+        Relations { catalog, snapshot, identity: scope.identity.clone(), engine: self.engine.clone() }
+    }
+}
+
+/// A number from 0 to 1.
+fn chance() -> f64 {
+    f64::from(Uuid::new_v4().as_fields().0) / f64::from(u32::MAX)
 }

@@ -12,11 +12,13 @@
 
 pub mod authorize;
 pub mod bind;
+pub mod config;
 pub mod database;
 pub mod error;
 pub mod execute;
 pub mod functions;
 pub mod lineage;
+pub mod observe;
 pub mod parse;
 pub mod password;
 pub mod planner;
@@ -27,6 +29,8 @@ pub mod rows;
 pub mod transaction;
 pub mod wildcard;
 
-pub use database::{Database, Identity, Request, SqlConfig, StatementKind, StatementObserver};
+pub use config::SqlConfig;
+pub use database::{Database, Identity, Request};
 pub use error::{ErrorCode, SqlError};
+pub use observe::{StatementKind, StatementObserver};
 pub use relations::is_view;

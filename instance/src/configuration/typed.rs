@@ -12,7 +12,7 @@ use kalamdb_engine::config::{
     CompactionConfig, Durability, FlushConfig, LONGEST_RETENTION, Limits, ObjectStoreConfig, VacuumConfig,
 };
 use kalamdb_sql::SqlConfig;
-use kalamdb_sql::database::DropNamespace;
+use kalamdb_sql::config::DropNamespace;
 use kalamdb_sql::password::HashCost;
 use kalamdb_sql::planner::PlannerConfig;
 

@@ -8,8 +8,8 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 
 use crate::EngineError;
+use crate::commit::queue::{Message, Request};
 use crate::commit::record::CommitRecord;
-use crate::commit::writer::{Message, Request};
 
 /// A running thread.
 pub(super) struct Background {

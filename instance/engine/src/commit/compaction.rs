@@ -7,7 +7,8 @@ use rocksdb::WriteBatch;
 use uuid::Uuid;
 
 use crate::EngineError;
-use crate::commit::writer::{Outcome, Writer};
+use crate::commit::queue::Outcome;
+use crate::commit::writer::Writer;
 use crate::engine::Place;
 use crate::flush::{Epoch, Intent, IntentKind};
 use crate::hot::store::Family;

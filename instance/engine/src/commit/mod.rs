@@ -6,7 +6,8 @@
 //!
 //! * [`clock`]: where `_seq` and `_updated` come from;
 //! * [`judge`]: whether what a write read still holds; pure;
-//! * `group`, `tiers`, `compaction`, `writer`: the thread;
+//! * `queue`: the way in, and the thread; `group`: the batch of all rows that wait;
+//! * `writer`, `tiers`, `compaction`: commits that go alone;
 //! * `trim`, `expiry`: `background` threads that let the oldest changes, and expired rows of stream tables, go;
 //! * [`unflushed`], [`retention`], `rebuild`: what is known in memory of rows to flush and of the change log.
 
@@ -16,6 +17,7 @@ mod compaction;
 mod expiry;
 mod group;
 pub mod judge;
+mod queue;
 mod rebuild;
 pub mod record;
 pub mod retention;
@@ -30,13 +32,13 @@ use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
 use crate::EngineError;
 use crate::catalog::{self, Catalog, CatalogChange};
 use crate::config::EngineConfig;
-use crate::engine::{Committed, Place, Unflushed};
+use crate::engine::{Place, Unflushed};
 use crate::flush::{Epoch, Intent};
 use crate::hot::snapshot::FlushedKeys;
 use crate::hot::{Hot, HotSnapshot, RowKey};
@@ -44,15 +46,11 @@ use crate::schema::{Table, TableId};
 
 use background::Background;
 use clock::{Clock, SeqClock};
-use record::{CommitRecord, RowRecord};
+use queue::{Message, Outcome, QUEUE_UNIT};
+use record::CommitRecord;
 use retention::ChangeLogs;
 use unflushed::Counters;
-use writer::{Message, Outcome, Request, Writer};
-
-/// Rows and bytes that one batch may hold; what waits beyond that goes into the next.
-const GROUP_BYTES: usize = 16 << 20;
-/// The unit in which waiting bytes are counted.
-const QUEUE_UNIT: usize = 1024;
+use writer::Writer;
 
 /// The committer's handle. Cheap to clone; all clones feed the same thread.
 #[derive(Clone)]
@@ -113,15 +111,6 @@ impl Committer {
         let expiry = expiry::start(committer.queue.clone(), committer.shared.clone())?;
         committer.threads.background.lock().extend([trimmer, expiry]);
         Ok(committer)
-    }
-
-    /// Commits all rows or none.
-    pub async fn rows(&self, rows: Vec<RowRecord>) -> Result<Committed, EngineError> {
-        let bytes = rows.iter().map(RowRecord::size).sum();
-        match self.submit(CommitRecord::Rows(rows), bytes).await? {
-            Outcome::Committed(committed) => Ok(committed),
-            other => unreachable!("rows end in {other:?}"),
-        }
     }
 
     /// Commits one change of the catalog.
@@ -252,22 +241,6 @@ impl Committer {
         let joined = tokio::task::spawn_blocking(move || drop(writer.map(JoinHandle::join)));
         joined.await.expect("joining threads does not panic");
     }
-
-    async fn submit(&self, record: CommitRecord, bytes: usize) -> Result<Outcome, EngineError> {
-        let units = u32::try_from(bytes.div_ceil(QUEUE_UNIT)).unwrap_or(u32::MAX).clamp(1, self.waiting_units);
-        let permit = self.waiting.clone().acquire_many_owned(units).await.expect("the semaphore is never closed");
-        let (reply, answer) = oneshot::channel();
-        let request = Request { record, bytes, reply, permit: Some(permit) };
-        self.queue.send(Message::Commit(request)).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
-    }
-}
-
-/// Held by a request until it is answered, so that waiting bytes are bounded.
-type Permit = Option<OwnedSemaphorePermit>;
-
-fn closed() -> EngineError {
-    EngineError::Unavailable("the instance is shutting down; retry once it is up again".into())
 }
 
 #[cfg(test)]

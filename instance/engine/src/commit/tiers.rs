@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use crate::EngineError;
 use crate::commit::judge::may_delete_hot;
+use crate::commit::queue::Outcome;
 use crate::commit::record::KeyRange;
-use crate::commit::writer::{Outcome, Writer, stage_high_water};
+use crate::commit::writer::{Writer, stage_high_water};
 use crate::engine::Place;
 use crate::flush::{Epoch, Intent, IntentKind};
 use crate::hot::store::{Family, failed};

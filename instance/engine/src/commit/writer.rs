@@ -1,74 +1,23 @@
-//! The committer's thread: takes what waits, writes it in one batch, publishes, answers.
-//!
-//! A panic here ends the process, and so does a batch that could not be written: what is on disk is not known then, and nobody
-//! may be told that a commit is done.
+//! What the committer's thread knows of the tables, and the commits that go alone: catalog changes, and all that is no row of a statement.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use rocksdb::{WriteBatch, WriteOptions};
-use tokio::sync::{mpsc, oneshot};
+use rocksdb::WriteBatch;
 
 use crate::EngineError;
 use crate::catalog::{self, CatalogChange, Effect};
-use crate::commit::group::Group;
-use crate::commit::record::{CommitRecord, KeyRange, RowRecord};
-use crate::commit::{GROUP_BYTES, Permit, Shared};
+use crate::commit::Shared;
+use crate::commit::queue::{Outcome, Request};
+use crate::commit::record::{CommitRecord, KeyRange};
 use crate::config::Durability;
-use crate::engine::Committed;
-use crate::flush::Intent;
 use crate::hot::dropped::DroppedTable;
 use crate::hot::store::Family;
 use crate::hot::stream::Buckets;
 use crate::hot::tier::TierRecord;
-use crate::hot::{HotSnapshot, RowKey, volume};
+use crate::hot::volume;
 use crate::schema::{SchemaVersion, Table, TableId, TableKind, TableName};
 use crate::seq::Seq;
-
-/// What comes through the queue.
-pub(super) enum Message {
-    /// A commit that waits for its answer.
-    Commit(Request),
-    /// Ends the thread once everything before it is answered.
-    Stop,
-}
-
-/// A commit that waits for its answer.
-pub(super) struct Request {
-    pub(super) record: CommitRecord,
-    pub(super) bytes: usize,
-    pub(super) reply: oneshot::Sender<Result<Outcome, EngineError>>,
-    /// Given back when the request is dropped, after the answer.
-    pub(super) permit: Permit,
-}
-
-/// How a commit ended.
-pub(super) enum Outcome {
-    /// Rows are committed.
-    Committed(Committed),
-    /// A flush has begun.
-    Begun(Intent, HotSnapshot),
-    /// The intent of a fence or of a compaction is stored.
-    Stored(Intent),
-    /// The end of a flush or of a compaction lacks the places of these keys.
-    Missing(Vec<RowKey>),
-    /// It is done.
-    Done,
-}
-
-impl std::fmt::Debug for Outcome {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Committed(_) => "Committed",
-            Self::Begun(..) => "Begun",
-            Self::Stored(_) => "Stored",
-            Self::Missing(_) => "Missing",
-            Self::Done => "Done",
-        })
-    }
-}
 
 /// What the thread knows of a table.
 #[derive(Debug, Clone)]
@@ -105,7 +54,7 @@ pub(super) struct Writer {
     pub(super) tables: Tables,
     /// The last sequence of a commit.
     pub(super) last_seq: Seq,
-    sync: bool,
+    pub(super) sync: bool,
 }
 
 impl Writer {
@@ -114,82 +63,7 @@ impl Writer {
         Self { shared, tables, last_seq, sync: durability == Durability::Sync }
     }
 
-    /// Starts the thread.
-    pub(super) fn spawn(mut self, mut queue: mpsc::Receiver<Message>) -> Result<JoinHandle<()>, EngineError> {
-        let run = move || {
-            if catch_unwind(AssertUnwindSafe(|| self.run(&mut queue))).is_err() {
-                fatal("the committer panicked");
-            }
-        };
-        let thread = std::thread::Builder::new().name("committer".into()).spawn(run);
-        thread.map_err(|error| EngineError::Unavailable(format!("failed to start the committer's thread: {error}")))
-    }
-
-    fn run(&mut self, queue: &mut mpsc::Receiver<Message>) {
-        let mut held = None;
-        while let Some(message) = held.take().or_else(|| queue.blocking_recv()) {
-            match message {
-                Message::Stop => {
-                    // What has expired stays so, also when the computer's clock is set back before the next start.
-                    self.write_high_water();
-                    break;
-                }
-                Message::Commit(request) => match request.record {
-                    CommitRecord::Rows(_) => held = self.commit_group(request, queue),
-                    _ => self.commit_alone(request),
-                },
-            }
-        }
-    }
-
-    /// Commits the row writes that wait, as far as they fit into one batch. Gives back the message that ended the group.
-    fn commit_group(&mut self, first: Request, queue: &mut mpsc::Receiver<Message>) -> Option<Message> {
-        let (mut bytes, mut held) = (first.bytes, None);
-        let (mut group, mut replies) = (Vec::new(), Vec::new());
-        add(first, &mut group, &mut replies);
-        while bytes < GROUP_BYTES {
-            match queue.try_recv() {
-                Ok(Message::Commit(request)) if matches!(request.record, CommitRecord::Rows(_)) => {
-                    bytes += request.bytes;
-                    add(request, &mut group, &mut replies);
-                }
-                Ok(other) => {
-                    held = Some(other);
-                    break;
-                }
-                Err(_) => break,
-            }
-        }
-        let ended = self.write_group(&group);
-        for ((reply, permit), end) in replies.into_iter().zip(ended) {
-            drop(permit);
-            // A caller that has gone away does not want the answer.
-            let _ = reply.send(end.map(Outcome::Committed));
-        }
-        held
-    }
-
-    /// Writes what is current of the group in one batch, and says how each member ended.
-    fn write_group(&mut self, group: &[Vec<RowRecord>]) -> Vec<Result<Committed, EngineError>> {
-        let shared = self.shared.clone();
-        let mut building = Group::new(&shared, &self.tables, self.last_seq, group);
-        let ended = (0..group.len()).map(|member| building.commit(member)).collect();
-        let (batch, staged) = building.finish();
-        if staged.is_empty() {
-            return ended;
-        }
-        self.write(batch, self.sync);
-        self.last_seq = staged.last_seq;
-        for (table, seq) in staged.written() {
-            if let Some(state) = self.tables.get_mut(&table) {
-                state.last_written = seq;
-            }
-        }
-        staged.publish(&shared);
-        ended
-    }
-
-    fn commit_alone(&mut self, request: Request) {
+    pub(super) fn commit_alone(&mut self, request: Request) {
         let outcome = match request.record {
             CommitRecord::Rows(_) => unreachable!("rows are committed in groups"),
             CommitRecord::Catalog(change) => self.change_catalog(&change),
@@ -264,7 +138,7 @@ impl Writer {
         Ok(Outcome::Done)
     }
 
-    fn write_high_water(&self) {
+    pub(super) fn write_high_water(&self) {
         let mut batch = WriteBatch::default();
         stage_high_water(&self.shared, &mut batch);
         self.write(batch, self.sync);
@@ -289,14 +163,6 @@ impl Writer {
     pub(super) fn syncs(&self) -> bool {
         self.sync
     }
-
-    pub(super) fn write(&self, batch: WriteBatch, sync: bool) {
-        let mut options = WriteOptions::default();
-        options.set_sync(sync);
-        if let Err(error) = self.shared.hot.db().write_opt(batch, &options) {
-            fatal(&format!("a commit could not be written: {error}"));
-        }
-    }
 }
 
 /// The error for a table that is gone.
@@ -308,20 +174,4 @@ pub(super) fn no_table(table: TableId) -> EngineError {
 pub(super) fn stage_high_water(shared: &Shared, batch: &mut WriteBatch) {
     let mark = shared.clock.high_water();
     batch.put_cf(shared.hot.family(Family::Meta), volume::HIGH_WATER_KEY, volume::encode(&mark));
-}
-
-type Reply = (oneshot::Sender<Result<Outcome, EngineError>>, Permit);
-
-fn add(request: Request, group: &mut Vec<Vec<RowRecord>>, replies: &mut Vec<Reply>) {
-    if let CommitRecord::Rows(rows) = request.record {
-        group.push(rows);
-        replies.push((request.reply, request.permit));
-    }
-}
-
-/// What is on disk is not known any more: a restart finds out.
-fn fatal(reason: &str) -> ! {
-    tracing::error!(reason, "the process ends, so that no commit is acknowledged that may be lost; restart it");
-    eprintln!("kalamdb: {reason}; the process ends, so that no commit is acknowledged that may be lost");
-    std::process::abort()
 }

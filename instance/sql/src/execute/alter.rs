@@ -3,7 +3,6 @@
 use chrono::{DateTime, Utc};
 use kalamdb_engine::schema::{Table, TableKind, TableName};
 
-use super::write::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::{Outcome, Scope, Statements, now};
 use crate::bind::names::fold;
 use crate::bind::{alter, names};
@@ -14,23 +13,8 @@ impl Statements {
     /// Starts over where somebody else altered the table in between.
     pub(super) async fn alter_table(&self, written: &AlterTable, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         let name = names::table_name(&written.name, scope.namespace)?;
-        let (begun, mut pause) = (now(), FIRST_PAUSE);
-        for _ in 1..self.config.commit_attempts {
-            match self.alter_once(written, &name, begun).await {
-                Err(error) if error.code == ErrorCode::Conflict => {}
-                result => return result,
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-        match self.alter_once(written, &name, begun).await {
-            Err(error) if error.code == ErrorCode::Conflict => {
-                let attempts = self.config.commit_attempts;
-                let text = format!("others altered table '{name}' {attempts} times in a row; try again");
-                Err(SqlError::new(ErrorCode::Conflict, text))
-            }
-            result => result,
-        }
+        let begun = now();
+        self.starting_over(&format!("others altered table '{name}'"), || self.alter_once(written, &name, begun)).await
     }
 
     async fn alter_once(

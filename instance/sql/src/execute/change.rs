@@ -18,7 +18,7 @@ use kalamdb_engine::schema::{SEQ, Table};
 use kalamdb_engine::seq::Seq;
 use kalamdb_engine::value::{Row, Value};
 
-use super::{Scope, Statements, write};
+use super::{Outcome, Scope, Statements, write};
 use crate::authorize::{self, Access};
 use crate::bind::literal::literal_of;
 use crate::bind::{names, value};
@@ -41,12 +41,12 @@ pub(super) struct Change {
 }
 
 impl Statements {
-    pub(super) async fn update(
+    pub(crate) async fn update(
         &self,
         update: &ast::Update,
         relations: &Relations,
         scope: &Scope<'_>,
-    ) -> Result<usize, SqlError> {
+    ) -> Result<Outcome, SqlError> {
         let extensions = [
             (update.from.is_some(), "UPDATE … FROM"),
             (update.returning.is_some() || update.output.is_some(), "UPDATE … RETURNING"),
@@ -68,15 +68,15 @@ impl Statements {
         };
         let count = changed.len();
         self.commit(end_state(relations, &target.table, changed).await?, scope).await?;
-        Ok(count)
+        Ok(write::done("Updated", count))
     }
 
-    pub(super) async fn delete(
+    pub(crate) async fn delete(
         &self,
         delete: &ast::Delete,
         relations: &Relations,
         scope: &Scope<'_>,
-    ) -> Result<usize, SqlError> {
+    ) -> Result<Outcome, SqlError> {
         let extensions = [
             (delete.using.is_some() || !delete.tables.is_empty(), "DELETE from several tables"),
             (delete.returning.is_some() || delete.output.is_some(), "DELETE … RETURNING"),
@@ -96,7 +96,7 @@ impl Statements {
         let changes: Vec<Change> = found.map(|(key, look_up)| Change { key, look_up, new: None }).collect();
         let count = changes.len();
         self.commit(end_state(relations, &target.table, changes).await?, scope).await?;
-        Ok(count)
+        Ok(write::done("Deleted", count))
     }
 
     /// The change of the one row whose key stands in the WHERE; none where DataFusion must decide or compute.

@@ -8,12 +8,12 @@ use super::alter::check_kind;
 use super::{Outcome, Scope, Statements, now};
 use crate::bind::names::{self, DEFAULT_NAMESPACE, INFORMATION_SCHEMA, SYSTEM};
 use crate::bind::table;
-use crate::database::DropNamespace;
+use crate::config::DropNamespace;
 use crate::parse::{CreateTable, Statement};
 use crate::{ErrorCode, SqlError};
 
 impl Statements {
-    pub(super) async fn define(&self, statement: &Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+    pub(crate) async fn define(&self, statement: &Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         match statement {
             Statement::CreateNamespace { name, if_not_exists } => self.create_namespace(name, *if_not_exists).await,
             Statement::DropNamespace { name, if_exists, cascade } => {

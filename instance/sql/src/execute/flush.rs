@@ -11,7 +11,7 @@ use crate::bind::names;
 use crate::{ErrorCode, SqlError};
 
 impl Statements {
-    pub(super) async fn flush_table(&self, name: &TableName) -> Result<Outcome, SqlError> {
+    pub(crate) async fn flush_table(&self, name: &TableName) -> Result<Outcome, SqlError> {
         if names::table(&self.engine.catalog(), name)?.kind == TableKind::Stream {
             let text = format!("table '{name}' is a STREAM table: its rows expire and are never flushed");
             return Err(SqlError::new(ErrorCode::InvalidValue, text));
@@ -23,7 +23,7 @@ impl Statements {
         Ok(Outcome::done(format!("Flush of table '{name}' started. Job ID: {id}")))
     }
 
-    pub(super) async fn flush_all(&self, namespace: Option<&Ident>, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+    pub(crate) async fn flush_all(&self, namespace: Option<&Ident>, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         let is_meant = self.tables_meant(namespace, scope)?;
         let mut ids = Vec::new();
         for unflushed in self.engine.unflushed() {
@@ -37,7 +37,7 @@ impl Statements {
         Ok(Outcome::done(format!("Flush of {} table(s) started. Job IDs: [{}]", ids.len(), ids.join(", "))))
     }
 
-    pub(super) async fn compact_table(&self, name: &TableName) -> Result<Outcome, SqlError> {
+    pub(crate) async fn compact_table(&self, name: &TableName) -> Result<Outcome, SqlError> {
         let kind = names::table(&self.engine.catalog(), name)?.kind;
         if kind != TableKind::Stream && !self.engine.is_compactable(name).await? {
             return Ok(Outcome::done(format!("Nothing to compact in table '{name}'")));
@@ -46,7 +46,7 @@ impl Statements {
         Ok(Outcome::done(format!("Compaction of table '{name}' started. Job ID: {id}")))
     }
 
-    pub(super) async fn compact_all(&self, namespace: Option<&Ident>, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+    pub(crate) async fn compact_all(&self, namespace: Option<&Ident>, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         let is_meant = self.tables_meant(namespace, scope)?;
         let mut ids = Vec::new();
         for table in self.engine.catalog().tables.values() {

@@ -59,7 +59,7 @@ struct NewRow {
 }
 
 impl Statements {
-    pub(super) async fn insert(
+    pub(crate) async fn insert(
         &self,
         insert: &ast::Insert,
         relations: &Relations,

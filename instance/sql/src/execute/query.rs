@@ -25,7 +25,7 @@ use crate::wildcard::{self, Hidden};
 use crate::{ErrorCode, SqlError, planner, reply, rows};
 
 impl Statements {
-    pub(super) async fn query(&self, query: &ast::Query, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+    pub(crate) async fn query(&self, query: &ast::Query, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         let relations = self.relations(scope);
         if let Some(read) = route::point_read(query, &relations.catalog, scope.namespace, scope.parameters)? {
             return self.read_point(read, &relations).await.map(Outcome::Rows);
@@ -35,7 +35,7 @@ impl Statements {
         self.run_planned(ast::Statement::Query(Box::new(query)), &relations, scope).await.map(Outcome::Rows)
     }
 
-    pub(super) async fn explain(&self, explain: &ast::Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+    pub(crate) async fn explain(&self, explain: &ast::Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         let relations = self.relations(scope);
         let mut explain = explain.clone();
         if let ast::Statement::Explain { statement, .. } = &mut explain

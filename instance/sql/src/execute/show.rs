@@ -13,7 +13,7 @@ use crate::{SqlError, relations};
 const TEXT: SqlType = SqlType::Text;
 
 impl Statements {
-    pub(super) fn show(&self, what: &Show, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+    pub(crate) fn show(&self, what: &Show, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         let relations = self.relations(scope);
         let view = match what {
             Show::Namespaces => namespaces(&relations),

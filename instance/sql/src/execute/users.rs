@@ -14,7 +14,7 @@ use crate::{ErrorCode, Identity, SqlError, password};
 const ROOT: &str = "root";
 
 impl Statements {
-    pub(super) async fn user_statement(&self, statement: &Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+    pub(crate) async fn user_statement(&self, statement: &Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         match statement {
             Statement::CreateUser { name, password, role, email } => {
                 let role = role.as_ref().map_or(Ok(Role::User), bind_role)?;

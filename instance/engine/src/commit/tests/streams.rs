@@ -14,7 +14,7 @@ use super::super::*;
 use super::world::{TestClock, config};
 use crate::catalog::CatalogChange;
 use crate::commit::expiry;
-use crate::engine::{Engine, LookUp, RowWrite};
+use crate::engine::{Committed, Engine, LookUp, RowWrite};
 use crate::hot::changes::Operation;
 use crate::hot::store::Family;
 use crate::hot::stream::Buckets;

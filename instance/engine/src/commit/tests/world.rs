@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::super::*;
 use crate::catalog::CatalogChange;
+use crate::commit::record::RowRecord;
 use crate::config::{CompactionConfig, Durability, FlushConfig, Limits, ObjectStoreConfig, VacuumConfig};
-use crate::engine::{FoundRow, LookUp, RowWrite};
+use crate::engine::{Committed, FoundRow, LookUp, RowWrite};
 use crate::hot::changes::Change;
 use crate::hot::row::{RowReader, decode_row};
 use crate::hot::{HotRow, Key, Mask, key};
