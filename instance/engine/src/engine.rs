@@ -155,7 +155,8 @@ pub enum Readiness {
     Ready,
     /// They would not.
     NotReady {
-        /// One word for programs: `ObjectStoreUnavailable`, `VolumeEmpty`, `VolumeForeign`, `DiskFull`, `Starting`.
+        /// One word for programs: `ObjectStoreUnavailable`, `Recovering`, `VolumeEmpty`, `VolumeForeign`, `VolumeBehind`,
+        /// `DiskFull`, `Starting`.
         reason: &'static str,
         /// For people: what is wrong and how to mend it.
         message: String,
@@ -259,6 +260,17 @@ impl Engine {
         self.inner.flusher.not_ready().unwrap_or(Readiness::Ready)
     }
 
+    /// Fails while the volume's history is not the database's: it is being recovered, can't be, or was displaced by another one. What
+    /// could be read then would be an empty or an old database that looks like the real one.
+    pub fn check_history(&self) -> Result<(), EngineError> {
+        match self.inner.flusher.not_ready() {
+            Some(Readiness::NotReady { reason: "Recovering" | "VolumeEmpty" | "VolumeBehind", message }) => {
+                Err(EngineError::Unavailable(message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Rows and tables wait until a new volume has proven its prefix; else an empty database would look like a ready one.
     fn check_owned(&self) -> Result<(), EngineError> {
         if self.inner.closing.load(Ordering::SeqCst) {
@@ -287,6 +299,7 @@ impl Engine {
             _ => None,
         };
         self.inner.committer.catalog_change(change).await?;
+        self.inner.flusher.catalog_changed();
         if let Some(table) = dropped {
             self.inner.cold.forget(table);
         }

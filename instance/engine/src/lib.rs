@@ -10,6 +10,7 @@
 //! * [`cold`]: the object store: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key;
 //! * [`flush`]: the five steps from hot to cold, and their settlement after a crash;
 //! * [`compaction`], [`vacuum`]: merging cold files, and deleting those that left their table;
+//! * [`recovery`]: the catalog's mirror in the object store, and how an empty volume comes back from it;
 //! * [`scan`]: DataFusion's view of a table;
 //! * [`transaction`]: several statements over one snapshot, and one commit of them;
 //! * [`engine`]: all of it behind one handle.
@@ -25,6 +26,7 @@ pub mod error;
 pub mod evolution;
 pub mod flush;
 pub mod hot;
+pub mod recovery;
 pub mod scan;
 pub mod schema;
 pub mod seq;

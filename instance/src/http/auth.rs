@@ -74,7 +74,12 @@ fn admit(state: &super::State, from: SocketAddr) -> Result<&Serving, Response> {
         let text = "more authentication requests than one address may send in a second";
         return Err(reply::failure(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", text));
     }
-    state.serving().ok_or_else(reply::starting)
+    let serving = state.serving().ok_or_else(reply::starting)?;
+    // The users of an empty volume are not the database's.
+    match serving.engine.check_history() {
+        Ok(()) => Ok(serving),
+        Err(error) => Err(reply::failure(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error.to_string())),
+    }
 }
 
 fn read<T: DeserializeOwned>(state: &super::State, body: Result<Bytes, BytesRejection>) -> Result<T, Response> {

@@ -25,6 +25,10 @@ pub async fn execute(
         let text = "the database is starting; ask again in a moment".into();
         return reply::sql_failure(StatusCode::SERVICE_UNAVAILABLE, begun, "UNAVAILABLE", text, None);
     };
+    // Before the user is looked up, whom an empty volume does not know.
+    if let Err(error) = serving.engine.check_history() {
+        return reply::sql_failure(StatusCode::SERVICE_UNAVAILABLE, begun, "UNAVAILABLE", error.to_string(), None);
+    }
     let identity = match identify(serving, &headers) {
         Ok(identity) => identity,
         Err((code, text)) => return reply::sql_failure(StatusCode::UNAUTHORIZED, begun, code, text.into(), None),

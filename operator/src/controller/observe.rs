@@ -71,7 +71,7 @@ const MAX_WORDS: usize = 400;
 pub const STORE_REASONS: &str = "ObjectStore";
 
 /// The reasons that an instance gives where its volume and its object store do not belong together.
-pub const FOREIGN_VOLUME_REASONS: [&str; 2] = ["VolumeEmpty", "VolumeForeign"];
+pub const FOREIGN_VOLUME_REASONS: [&str; 3] = ["VolumeEmpty", "VolumeForeign", "VolumeBehind"];
 
 /// The reason that an instance gives where its disk is too full for writes.
 pub const DISK_FULL: &str = "DiskFull";

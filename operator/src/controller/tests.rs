@@ -393,6 +393,7 @@ async fn a_full_disk_and_a_foreign_volume_have_conditions_of_their_own() {
         ("DiskFull", "DiskAvailable"),
         ("VolumeForeign", "ObjectStoreReachable"),
         ("VolumeEmpty", "ObjectStoreReachable"),
+        ("VolumeBehind", "ObjectStoreReachable"),
     ] {
         let mut scenario = Scenario::new().with_store_keys();
         scenario.reconcile().await;

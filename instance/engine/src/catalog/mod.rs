@@ -11,7 +11,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use apply::{Applied, Effect, apply};
-pub(crate) use store::{load_or_begin, stage, table_at};
+pub(crate) use store::{
+    first_catalog, load_or_begin, namespace_bytes, namespace_of, stage, table_at, table_bytes, table_of,
+};
 
 use crate::schema::{Table, TableId, TableName, UserId};
 use crate::seq::Seq;
@@ -37,6 +39,18 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// A catalog of these parts. `tables` are all versions of each table, oldest first.
+    pub(crate) fn of(namespaces: Vec<Namespace>, tables: Vec<Table>, users: Vec<User>, next_table_id: u32) -> Self {
+        let mut catalog = Self {
+            namespaces: namespaces.into_iter().map(|one| (one.name.clone(), Arc::new(one))).collect(),
+            users: users.into_iter().map(|one| (one.id.clone(), Arc::new(one))).collect(),
+            next_table_id,
+            ..Self::default()
+        };
+        tables.into_iter().for_each(|table| catalog.put_table(Arc::new(table)));
+        catalog
+    }
+
     /// All versions of a table, oldest first.
     pub fn versions_of(&self, table: TableId) -> &[Arc<Table>] {
         self.versions.get(&table).map_or(&[], |versions| versions)

@@ -55,8 +55,8 @@ pub(crate) fn first_catalog(now_ms: i64) -> Catalog {
 fn load(hot: &Hot) -> Result<Catalog, EngineError> {
     let snapshot = hot.snapshot();
     let mut catalog = Catalog::default();
-    snapshot.each(Family::SystemNamespaces, &[], |name, bytes| {
-        let namespace: Namespace = record(bytes, "namespace", name)?;
+    snapshot.each(Family::SystemNamespaces, &[], |_, bytes| {
+        let namespace = namespace_of(bytes)?;
         catalog.namespaces.insert(namespace.name.clone(), Arc::new(namespace));
         Ok(())
     })?;
@@ -67,7 +67,7 @@ fn load(hot: &Hot) -> Result<Catalog, EngineError> {
     })?;
     // Versions of a table follow one another, so that the newest is the last to be put.
     snapshot.each(Family::SystemTables, &[], |id, bytes| {
-        catalog.put_table(Arc::new(table_record(bytes, id)?));
+        catalog.put_table(Arc::new(table_of(bytes, id)?));
         Ok(())
     })?;
     let next = snapshot.get(Family::Meta, volume::NEXT_TABLE_KEY)?;
@@ -79,14 +79,30 @@ fn load(hot: &Hot) -> Result<Catalog, EngineError> {
 pub(crate) fn table_at(snapshot: &HotSnapshot, id: TableId) -> Result<Option<Table>, EngineError> {
     let mut newest = None;
     snapshot.each(Family::SystemTables, &key::table_prefix(id), |version, bytes| {
-        newest = Some(table_record(bytes, version)?);
+        newest = Some(table_of(bytes, version)?);
         Ok(())
     })?;
     Ok(newest)
 }
 
-fn table_record(bytes: &[u8], key: &[u8]) -> Result<Table, EngineError> {
+/// A table's record, in the volume and in the mirror alike.
+pub(crate) fn table_bytes(table: &Table) -> Vec<u8> {
+    codec::encode(TABLE_FORMAT, table)
+}
+
+/// Reads a table's record; `key` names it in the error.
+pub(crate) fn table_of(bytes: &[u8], key: &[u8]) -> Result<Table, EngineError> {
     codec::decode(TABLE_FORMAT, bytes, &format!("table record '{}'", key.escape_ascii()))
+}
+
+/// A namespace's record, in the volume and in the mirror alike.
+pub(crate) fn namespace_bytes(namespace: &Namespace) -> Vec<u8> {
+    codec::encode(CATALOG_FORMAT, namespace)
+}
+
+/// Reads a namespace's record.
+pub(crate) fn namespace_of(bytes: &[u8]) -> Result<Namespace, EngineError> {
+    codec::decode(CATALOG_FORMAT, bytes, "namespace record")
 }
 
 fn record<T: DeserializeOwned>(bytes: &[u8], what: &str, key: &[u8]) -> Result<T, EngineError> {
@@ -98,13 +114,13 @@ pub(crate) fn stage(hot: &Hot, batch: &mut WriteBatch, after: &Catalog, effects:
     for effect in effects {
         match effect {
             Effect::PutNamespace(namespace) => {
-                let bytes = codec::encode(CATALOG_FORMAT, &**namespace);
-                batch.put_cf(hot.family(Family::SystemNamespaces), &namespace.name, bytes);
+                let family = hot.family(Family::SystemNamespaces);
+                batch.put_cf(family, &namespace.name, namespace_bytes(namespace));
             }
             Effect::DropNamespace(name) => batch.delete_cf(hot.family(Family::SystemNamespaces), name),
             Effect::PutTable(table) => {
-                let bytes = codec::encode(TABLE_FORMAT, &**table);
-                batch.put_cf(hot.family(Family::SystemTables), table_key(table.id, table.version), bytes);
+                let family = hot.family(Family::SystemTables);
+                batch.put_cf(family, table_key(table.id, table.version), table_bytes(table));
             }
             Effect::DropTable(table) => stage_drop(hot, batch, table),
             Effect::PutUser(user) => {

@@ -21,6 +21,8 @@ pub struct Faults {
     pub away: AtomicBool,
     /// Create-only puts of Delta commits happen, and their answers do not arrive; nor does what follows, until it is mended.
     pub loses_commit_answers: AtomicBool,
+    /// Puts of objects whose path holds it fail.
+    pub refuses: parking_lot::Mutex<Option<&'static str>>,
     /// After how many calls the process dies, and how.
     death: Mutex<Option<(usize, Dies)>>,
 }
@@ -104,6 +106,9 @@ impl fmt::Display for FaultyStore {
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, path: &Path, bytes: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if self.faults.refuses.lock().is_some_and(|part| path.as_ref().contains(part)) {
+            return Err(lost("the put was refused"));
+        }
         let is_commit = options.mode == PutMode::Create && path.as_ref().contains("_delta_log");
         let put = self.faults.call(self.inner.put_opts(path, bytes, options)).await;
         if is_commit && !self.faults.died() && self.faults.loses_commit_answers.swap(false, Ordering::SeqCst) {

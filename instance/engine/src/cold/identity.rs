@@ -85,7 +85,7 @@ async fn begin(store: &ColdStore, database_id: Uuid, now_ms: i64) -> Result<Iden
 }
 
 /// Takes the number after the highest: whoever loses the race for a number tries the next.
-async fn claim_epoch(store: &ColdStore, database_id: Uuid, now_ms: i64) -> Result<Epoch, EngineError> {
+pub async fn claim_epoch(store: &ColdStore, database_id: Uuid, now_ms: i64) -> Result<Epoch, EngineError> {
     let mut epoch = highest_epoch(store).await?.map_or(1, |epoch| epoch.0 + 1);
     loop {
         let object = EpochObject { epoch, database_id, claimed: now_ms };

@@ -30,8 +30,8 @@ use crate::schema::Table;
 /// Where a commit names its intent.
 const INTENT_KEY: &str = "kalamdb";
 /// Application ids of the `txn` actions, which survive in checkpoints: the flushed `_seq` and the epoch.
-const TXN_FLUSHED: &str = "kalamdb.flushed_through";
-const TXN_EPOCH: &str = "kalamdb.epoch";
+pub(super) const TXN_FLUSHED: &str = "kalamdb.flushed_through";
+pub(super) const TXN_EPOCH: &str = "kalamdb.epoch";
 
 /// How a conditional put ended, as far as its answer tells. A lost answer is an error: what occupies the version decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +81,16 @@ impl DeltaLog {
         &self.folder
     }
 
+    /// The store that the folder lies in.
+    pub(super) fn store(&self) -> &ColdStore {
+        &self.store
+    }
+
+    /// What delta-rs reads and writes through.
+    pub(super) fn log(&self) -> &LogStoreRef {
+        &self.log
+    }
+
     /// What the kernel reads and writes through.
     pub(super) fn kernel(&self) -> Arc<dyn delta_kernel::Engine> {
         self.log.engine(None)
@@ -122,7 +132,8 @@ impl DeltaLog {
         let entry = self.path_of(&format!("_delta_log/{version:020}.json"));
         let Some(bytes) = self.store.get(&entry).await? else { return Ok(None) };
         self.store.make_durable(&entry).await?;
-        let actions = get_actions(version_of(version), &bytes).map_err(|error| self.corrupt(version, error))?;
+        let actions =
+            get_actions(version_of(version), &bytes).map_err(|error| self.damaged(version, error.to_string()))?;
         let intent = actions.iter().find_map(|action| match action {
             Action::CommitInfo(info) => serde_json::from_value(info.info.get(INTENT_KEY)?.clone()).ok(),
             _ => None,
@@ -132,10 +143,16 @@ impl DeltaLog {
 
     /// Loads a version from the log.
     pub async fn load(&self, table: &Table, version: i64) -> Result<ColdSnapshot, EngineError> {
-        let failed = |error| self.failed(format!("load version {version} of {}", self.folder), error);
+        let load = async {
+            let snapshot = EagerSnapshot::try_new(self.log.as_ref(), Some(version_of(version))).await?;
+            let views: Vec<_> = snapshot.file_views(self.log.as_ref(), None).try_collect().await?;
+            Ok((snapshot, views))
+        };
+        let (snapshot, views) = match load.await {
+            Ok(loaded) => loaded,
+            Err(error) => return Err(self.blame(version, error).await),
+        };
         let schema = schema::file_schema(table);
-        let snapshot = EagerSnapshot::try_new(self.log.as_ref(), Some(version_of(version))).await.map_err(failed)?;
-        let views: Vec<_> = snapshot.file_views(self.log.as_ref(), None).try_collect().await.map_err(failed)?;
         #[expect(deprecated, reason = "the only public way from a view to all fields of its add action")]
         let adds = views.iter().map(|view| view.add_action());
         let files = adds.map(|add| ColdFile::from_add(&add, &schema).map(Arc::new)).collect::<Result<_, _>>()?;
@@ -178,17 +195,13 @@ impl DeltaLog {
         })
     }
 
-    fn failed(&self, action: String, error: DeltaTableError) -> EngineError {
+    pub(super) fn failed(&self, action: String, error: DeltaTableError) -> EngineError {
         match error {
-            DeltaTableError::ObjectStore { source } => self.store.failed(action, source),
+            DeltaTableError::ObjectStore { source }
+            | DeltaTableError::KernelError(delta_kernel::Error::ObjectStore(source)) => {
+                self.store.failed(action, source)
+            }
             error => EngineError::Cold { action, source: error.into() },
-        }
-    }
-
-    fn corrupt(&self, version: i64, error: DeltaTableError) -> EngineError {
-        EngineError::Corrupt {
-            what: format!("{}/_delta_log/{version:020}.json", self.folder),
-            reason: error.to_string(),
         }
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! * [`store`], [`folder`], [`identity`]: the object store and who owns its prefix;
 //! * [`schema`], [`stats`], [`file`], [`vector`]: what is written;
-//! * [`log`], [`tombstones`], [`snapshot`]: the Delta log, and one version of it in memory;
+//! * [`log`], [`end`], [`blame`], [`tombstones`], [`snapshot`]: the Delta log, and one version of it in memory;
 //! * [`name`], [`pins`]: what a file's name tells, and which files somebody may still read;
 //! * [`footer`], [`reader`], [`look_up`]: reading single rows by key.
 //!
 //! Nothing here decides when something is flushed, and nothing here writes to the hot tier.
 
+pub mod blame;
+pub mod end;
 #[cfg(test)]
 pub(crate) mod faults;
 pub mod file;

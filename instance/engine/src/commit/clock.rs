@@ -54,6 +54,12 @@ impl SeqClock {
         *self.last.lock()
     }
 
+    /// From now on draws above that mark.
+    pub fn raise(&self, mark: HighWater) {
+        let mut last = self.last.lock();
+        *last = last.max(mark);
+    }
+
     /// The moment of a read. Later ones are never before it, whatever the computer's clock does, so that what has expired for one
     /// reader never comes back for another.
     pub fn moment(&self) -> Moment {

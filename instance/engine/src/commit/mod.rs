@@ -7,7 +7,7 @@
 //! * [`clock`]: where `_seq` and `_updated` come from;
 //! * [`judge`]: whether what a write read still holds; pure;
 //! * `queue`: the way in, and the thread; `group`: the batch of all rows that wait;
-//! * `writer`, `tiers`, `compaction`: commits that go alone;
+//! * `writer`, `tiers`, `compaction`, [`recovery`]: commits that go alone;
 //! * `trim`, `expiry`: `background` threads that let the oldest changes, and expired rows of stream tables, go;
 //! * [`unflushed`], [`retention`], `rebuild`: what is known in memory of rows to flush and of the change log.
 
@@ -20,6 +20,7 @@ pub mod judge;
 mod queue;
 mod rebuild;
 pub mod record;
+pub mod recovery;
 pub mod retention;
 mod tiers;
 mod trim;
@@ -42,12 +43,14 @@ use crate::engine::{Place, Unflushed};
 use crate::flush::{Epoch, Intent};
 use crate::hot::snapshot::FlushedKeys;
 use crate::hot::{Hot, HotSnapshot, RowKey};
+use crate::recovery::fence::Fenced;
 use crate::schema::{Table, TableId};
 
 use background::Background;
 use clock::{Clock, SeqClock};
 use queue::{Message, Outcome, QUEUE_UNIT};
 use record::CommitRecord;
+use recovery::Recovered;
 use retention::ChangeLogs;
 use unflushed::Counters;
 use writer::Writer;
@@ -116,6 +119,17 @@ impl Committer {
     /// Commits one change of the catalog.
     pub async fn catalog_change(&self, change: CatalogChange) -> Result<(), EngineError> {
         self.submit(CommitRecord::Catalog(change), QUEUE_UNIT).await.map(drop)
+    }
+
+    /// Brings an empty volume back from what the object store holds, in one batch. Refuses where the volume is not empty.
+    pub async fn recover(&self, recovered: Recovered) -> Result<(), EngineError> {
+        self.submit(CommitRecord::Recover(Box::new(recovered)), QUEUE_UNIT).await.map(drop)
+    }
+
+    /// Brings a table back whose Delta log could not be read when its volume was recovered.
+    pub async fn recover_table(&self, table: TableId, fenced: Fenced) -> Result<(), EngineError> {
+        let Fenced { tier, high_water } = fenced;
+        self.submit(CommitRecord::RecoverTable { table, tier, high_water }, QUEUE_UNIT).await.map(drop)
     }
 
     /// Step 1 of a flush: fixes W, stores the intent, and takes the snapshot from which files are written, at one point of the

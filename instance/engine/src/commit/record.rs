@@ -7,9 +7,12 @@ use uuid::Uuid;
 
 use crate::EngineError;
 use crate::catalog::CatalogChange;
+use crate::commit::recovery::Recovered;
 use crate::engine::{LookUp, Place, RowWrite};
 use crate::flush::{Epoch, Intent};
 use crate::hot::row;
+use crate::hot::tier::TableTier;
+use crate::hot::volume::HighWater;
 use crate::hot::{RowKey, key};
 use crate::schema::{SchemaVersion, TableId, TableKind};
 use crate::seq::Seq;
@@ -92,6 +95,17 @@ pub enum CommitRecord {
         floor: Seq,
         /// What goes.
         ranges: Vec<KeyRange>,
+    },
+    /// An empty volume takes over what the object store holds of its database.
+    Recover(Box<Recovered>),
+    /// The Delta log of a table, which could not be read when its volume was recovered, was read now.
+    RecoverTable {
+        /// The table.
+        table: TableId,
+        /// Where its tiers meet.
+        tier: TableTier,
+        /// Nothing that was flushed is above it.
+        high_water: HighWater,
     },
     /// The oldest time buckets of a stream table go.
     DropExpired {

@@ -77,6 +77,8 @@ impl Writer {
             CommitRecord::EndFence { table, intent } => self.end_fence(table, &intent),
             CommitRecord::DeleteFlushed { table, keys } => self.delete_flushed(table, &keys),
             CommitRecord::TrimChanges { table, floor, ranges } => self.trim_changes(table, floor, &ranges),
+            CommitRecord::Recover(recovered) => self.recover(*recovered),
+            CommitRecord::RecoverTable { table, tier, high_water } => self.recover_table(table, tier, high_water),
             CommitRecord::DropExpired { table, range } => self.drop_expired(table, &range),
         };
         let _ = request.reply.send(outcome);

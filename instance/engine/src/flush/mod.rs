@@ -3,6 +3,7 @@
 //! * [`intent`]: what is stored before each Delta commit;
 //! * [`owner`]: the epoch, without which nothing is committed;
 //! * [`run`], [`settle`]: one flush, and what becomes of it when its end is unknown;
+//! * `unrecovered`: tables that a recovery of the volume could not read;
 //! * [`jobs`]: the jobs as callers see them; [`safety`], [`rests`]: when the instance flushes by itself, and when not.
 //!
 //! Nothing here retries a job that failed: that is the scheduler's, or the safety net's.
@@ -14,6 +15,7 @@ pub(crate) mod rests;
 pub(crate) mod run;
 pub(crate) mod safety;
 mod settle;
+mod unrecovered;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -36,7 +38,7 @@ pub use intent::{Epoch, Intent, IntentKind};
 pub use jobs::{Job, JobKind};
 
 use self::jobs::{JobRecord, Jobs};
-use self::owner::Owner;
+use self::owner::{Owner, StoppedTables};
 use self::rests::Rests;
 use self::run::{Flushed, Lane, Runner};
 use crate::EngineError;
@@ -47,6 +49,7 @@ use crate::compaction::{Compacted, Tending};
 use crate::config::{EngineConfig, FlushConfig};
 use crate::engine::{Readiness, Unflushed};
 use crate::hot::Hot;
+use crate::recovery::keeper::Keeper;
 use crate::schema::{Table, TableId, TableName};
 
 /// How often the safety net looks.
@@ -90,7 +93,9 @@ impl Flusher {
         config: &EngineConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, EngineError> {
-        let owner = Arc::new(Owner::new(hot.clone(), cold.clone(), clock.clone())?);
+        let stopped = StoppedTables::default();
+        let owner = Arc::new(Owner::new(hot.clone(), cold.clone(), committer.clone(), clock.clone(), stopped.clone())?);
+        let keeper = Keeper::new(hot.clone(), committer.clone(), cold.clone(), clock.clone());
         let flusher = Arc::new(Self {
             jobs: Jobs::load(hot.clone())?,
             runner: Runner {
@@ -99,8 +104,9 @@ impl Flusher {
                 cold,
                 owner: owner.clone(),
                 clock,
+                keeper: Arc::new(keeper),
                 target_file_bytes: config.flush.target_file_bytes,
-                stopped: Mutex::default(),
+                stopped,
                 alive: Mutex::default(),
                 death: Mutex::default(),
             },
@@ -113,6 +119,7 @@ impl Flusher {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
+        flusher.stop_unrecovered()?;
         // Before the store is claimed, so that no job of this life is among them.
         let dead = flusher.jobs.unended();
         flusher.spawn(flusher.clone().recover(dead));
@@ -354,7 +361,20 @@ impl Flusher {
             self.recover_job(record).await;
         }
         self.recover_tables().await;
-        self.runner.owner.probe(&self.stop).await;
+        self.recover_unrecovered().await;
+        tokio::join!(self.runner.owner.probe(&self.stop), self.mirror());
+    }
+
+    /// Keeps the mirror of the catalog up with it.
+    async fn mirror(&self) {
+        if let Ok(epoch) = self.runner.owner.epoch() {
+            self.runner.keeper.run(epoch, &self.stop).await;
+        }
+    }
+
+    /// The catalog has changed.
+    pub fn catalog_changed(&self) {
+        self.runner.keeper.catalog_changed();
     }
 
     async fn recover_tables(&self) {

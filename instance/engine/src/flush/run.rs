@@ -10,7 +10,7 @@ use roaring::RoaringTreemap;
 use uuid::Uuid;
 
 use super::Intent;
-use super::owner::Owner;
+use super::owner::{Owner, StoppedTables};
 use crate::EngineError;
 use crate::catalog;
 use crate::cold::file::{FilePlan, Layout, WrittenFile, write_files};
@@ -22,6 +22,7 @@ use crate::cold::{ColdSnapshot, ColdTier, vector};
 use crate::commit::clock::Clock;
 use crate::commit::{Begun, Committer};
 use crate::hot::{Hot, HotSnapshot};
+use crate::recovery::keeper::Keeper;
 use crate::schema::{Table, TableId, USER_ID};
 
 /// Rows that go from the hot tier to the encoder at once.
@@ -86,9 +87,11 @@ pub struct Runner {
     pub(crate) cold: Arc<ColdTier>,
     pub(crate) owner: Arc<Owner>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// What a Delta commit waits for.
+    pub(crate) keeper: Arc<Keeper>,
     pub(crate) target_file_bytes: u64,
     /// Tables that met a commit which nobody here began, and why: for the rest of this process's life they take nothing.
-    pub(crate) stopped: parking_lot::Mutex<HashMap<TableId, String>>,
+    pub(crate) stopped: StoppedTables,
     /// Attempts of this process that may still write files or begin a commit: nothing of theirs is an orphan.
     pub(crate) alive: parking_lot::Mutex<HashMap<Uuid, TableId>>,
     /// Where a test lets the process die; nowhere else is it ever set.
@@ -255,6 +258,8 @@ impl Runner {
         intent: &Intent,
         actions: &[Action],
     ) -> Result<(), EngineError> {
+        // An ALTER since the job began may have brought a schema that no mirror names yet.
+        self.keeper.await_named(table, intent.epoch).await?;
         let commit = DeltaLog::encode(intent, actions, self.now_ms());
         if self.death.lock().after == Some(Step::Committed) {
             self.cold.log(table.uuid).put(intent, commit).await?;

@@ -124,6 +124,8 @@ impl Runner {
     /// Takes the next version with a commit that changes nothing. A table's version 0 is one, and brings its schema.
     async fn fence(&self, table: &Arc<Table>, lane: &mut Lane) -> Result<Intent, EngineError> {
         let epoch = self.owner.epoch()?;
+        // Also the first commit of a log: no log exists that no mirror names.
+        self.keeper.await_named(table, epoch).await?;
         let hot = self.hot.snapshot();
         let before = self.cold.at(table, hot.tier(table.id)?.cold_version).await?;
         let stored = hot.intents(table.id)?;

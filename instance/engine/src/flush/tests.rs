@@ -43,7 +43,7 @@ pub(crate) struct World {
     pub(crate) jobs: u32,
 }
 
-fn config(folder: &FilePath) -> EngineConfig {
+pub(crate) fn config(folder: &FilePath) -> EngineConfig {
     EngineConfig {
         data_dir: folder.join("data"),
         object_store: object_store(folder),
@@ -71,7 +71,7 @@ fn object_store(folder: &FilePath) -> ObjectStoreConfig {
     }
 }
 
-async fn open(config: EngineConfig, faults: &Arc<Faults>) -> Result<Engine, EngineError> {
+pub(crate) async fn open(config: EngineConfig, faults: &Arc<Faults>) -> Result<Engine, EngineError> {
     let store =
         ColdStore::open(&config.object_store)?.wrapped(|inner| Arc::new(FaultyStore::new(inner, faults.clone())));
     Engine::open_over(config, Arc::new(SystemClock), ColdTier::over(store, 8 << 20)).await
@@ -355,26 +355,6 @@ async fn with_the_store_away_writes_go_on_and_the_job_fails_visibly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_volume_before_a_full_prefix_is_not_ready_and_takes_nothing() {
-    let mut world = World::new(TableKind::Shared).await;
-    world.write("", &[(1, "a", Some(1))]).await;
-    world.flush().await;
-    world.stop().await;
-    let fresh = tempfile::tempdir().unwrap();
-    let other = EngineConfig { data_dir: fresh.path().into(), ..config(world.folder.path()) };
-    let engine = open(other, &world.faults).await.unwrap();
-    let Readiness::NotReady { reason, message } = engine.readiness() else { panic!("it looks ready") };
-    assert_eq!(reason, "VolumeEmpty");
-    assert!(message.contains("attach that database's volume"), "{message}");
-    let sample = table(TableKind::Shared, &[SqlType::Int], &[0]);
-    let refused = engine.change_catalog(CatalogChange::CreateTable(Box::new(sample))).await;
-    assert!(matches!(refused, Err(EngineError::Unavailable(_))), "{refused:?}");
-    engine.close().await;
-    world.restart().await;
-    world.check("after the intruder").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_volume_behind_its_log_stops_the_table_and_overwrites_nothing() {
     let mut world = World::new(TableKind::Shared).await;
     world.write("", &[(1, "a", Some(1))]).await;
@@ -495,7 +475,7 @@ pub(crate) async fn random_write(world: &mut World, random: &mut StdRng) {
     world.write(user, &rows).await;
 }
 
-fn copy_folder(from: &FilePath, to: &FilePath) {
+pub(crate) fn copy_folder(from: &FilePath, to: &FilePath) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());

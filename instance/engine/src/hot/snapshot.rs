@@ -9,6 +9,7 @@ use roaring::RoaringTreemap;
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, ReadOptions, Snapshot};
 
 use crate::EngineError;
+use crate::catalog;
 use crate::flush::{Intent, IntentKind};
 use crate::hot::changes::{self, Change};
 use crate::hot::dropped::DroppedTable;
@@ -19,7 +20,7 @@ use crate::hot::store::{Family, failed, handle};
 use crate::hot::stream::{self, Buckets, Moment};
 use crate::hot::tier::{self, Mask, TableTier, TierRecord};
 use crate::hot::volume::{self, HighWater};
-use crate::schema::{Table, TableId, TableKind, UserId};
+use crate::schema::{Table, TableId, TableKind, TableName, UserId};
 use crate::seq::Seq;
 use crate::value::Row;
 
@@ -89,9 +90,17 @@ impl HotSnapshot {
         stored.map_or(Ok(TierRecord::default()), |bytes| TierRecord::decode(table, &bytes))
     }
 
-    /// Where the table's tiers meet.
+    /// Where the table's tiers meet. Fails for a table whose Delta log is still to be recovered: it would read as empty.
     pub fn tier(&self, table: TableId) -> Result<TableTier, EngineError> {
-        Ok(self.tier_record(table)?.tier)
+        let tier = self.tier_record(table)?.tier;
+        if !tier.is_unrecovered() {
+            return Ok(tier);
+        }
+        let name =
+            catalog::table_at(self, table)?.map_or_else(|| TableName::new("", table.0.to_string()), |table| table.name);
+        let reason = "its Delta log could not be recovered from the object store; the log of the instance names what is \
+                      wrong there: mend it and start the instance again";
+        Err(EngineError::TableStopped { table: name, reason: reason.into() })
     }
 
     /// The table's unsettled intents.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
     IteratorMode, LogLevel, Options, WriteBatch, WriteOptions,
@@ -109,7 +110,8 @@ impl Family {
 pub struct Hot {
     db: Arc<DB>,
     disk: Disk,
-    volume: VolumeRecord,
+    volume: ArcSwap<VolumeRecord>,
+    volume_id: Uuid,
     lives: Lives,
     high_water: HighWater,
     is_new: bool,
@@ -159,12 +161,19 @@ impl Hot {
             .map_or(Ok(HighWater::default()), |bytes| volume::decode(&bytes, "high-water mark"))?;
         let before = meta(volume::LIVES_KEY)?.map(|bytes| volume::decode(&bytes, "lives")).transpose()?;
         let lives = Lives::begin(before, high_water.seq, Life(Uuid::new_v4()));
+        let volume_id = match meta(volume::VOLUME_ID_KEY)? {
+            Some(bytes) => volume::decode(&bytes, "volume id")?,
+            // A volume of before there was one gets it now.
+            None => Uuid::new_v4(),
+        };
         let family = handle(&db, Family::Meta);
+        batch.put_cf(family, volume::VOLUME_ID_KEY, volume::encode(&volume_id));
         batch.put_cf(family, volume::FORMAT_KEY, volume::format_bytes());
         batch.put_cf(family, volume::VOLUME_KEY, volume::encode(&record));
         batch.put_cf(family, volume::LIVES_KEY, volume::encode(&lives));
         db.write_opt(batch, &synced()).map_err(failed("begin a life of the volume"))?;
-        Ok(Self { db: Arc::new(db), disk, volume: record, lives, high_water, is_new })
+        let volume = ArcSwap::from_pointee(record);
+        Ok(Self { db: Arc::new(db), disk, volume, volume_id, lives, high_water, is_new })
     }
 
     /// A consistent view of everything that was committed before the call.
@@ -173,8 +182,23 @@ impl Hot {
     }
 
     /// The volume's own record.
-    pub fn volume(&self) -> &VolumeRecord {
-        &self.volume
+    pub fn volume(&self) -> Arc<VolumeRecord> {
+        self.volume.load_full()
+    }
+
+    /// Tells this volume from others of the same database: one that was lost, or one that was recovered beside it.
+    pub fn volume_id(&self) -> Uuid {
+        self.volume_id
+    }
+
+    /// Takes the record that a batch has just stored for the present one.
+    pub(crate) fn set_volume(&self, record: VolumeRecord) {
+        self.volume.store(Arc::new(record));
+    }
+
+    /// Returns once every commit is on disk, also where acknowledgements do not wait for that.
+    pub fn sync(&self) -> Result<(), EngineError> {
+        self.db.flush_wal(true).map_err(failed("sync the write-ahead log"))
     }
 
     /// The present life and those before it.

@@ -17,8 +17,23 @@ use crate::seq::Seq;
 pub struct TableTier {
     /// Rows up to here lie in the cold tier, if they live; hot rows count only above it.
     pub flushed_through: Seq,
-    /// The version of the Delta table that goes with it; -1 where there is none yet.
+    /// The version of the Delta table that goes with it; -1 where there is none yet, -2 where it is still to be recovered.
     pub cold_version: i64,
+}
+
+/// `cold_version` of a table whose Delta log could not be read when its volume was recovered.
+const UNRECOVERED: i64 = -2;
+
+impl TableTier {
+    /// A table of which nothing is known but that it has a Delta log: it is neither read nor written before that was recovered.
+    pub fn unrecovered() -> Self {
+        Self { flushed_through: Seq::ZERO, cold_version: UNRECOVERED }
+    }
+
+    /// Whether its Delta log is still to be recovered.
+    pub fn is_unrecovered(&self) -> bool {
+        self.cold_version == UNRECOVERED
+    }
 }
 
 impl Default for TableTier {

@@ -24,10 +24,12 @@ pub(crate) const HIGH_WATER_KEY: &[u8] = b"high_water";
 pub(crate) const NEXT_TABLE_KEY: &[u8] = b"next_table_id";
 /// Key of the flag that the volume has met its identity object in the object store.
 pub(crate) const PREFIX_PROVEN_KEY: &[u8] = b"prefix_proven";
+/// Key of the volume's own id.
+pub(crate) const VOLUME_ID_KEY: &[u8] = b"volume_id";
 const MAGIC: &[u8; 8] = b"kalamdb\0";
 const RECORD_FORMAT: u8 = 1;
 
-/// Drawn at the volume's first start, never changed.
+/// Drawn at the volume's first start. Its database changes once where the volume is recovered from the object store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeRecord {
     /// The database that the volume belongs to.
@@ -75,6 +77,13 @@ pub struct HighWater {
     pub seq: Seq,
     /// Never below any stored `_updated`, in microseconds since the Unix epoch.
     pub updated: i64,
+}
+
+impl HighWater {
+    /// The higher of each.
+    pub fn max(self, other: Self) -> Self {
+        Self { seq: self.seq.max(other.seq), updated: self.updated.max(other.updated) }
+    }
 }
 
 pub(crate) fn encode<T: Serialize>(record: &T) -> Vec<u8> {

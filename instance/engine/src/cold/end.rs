@@ -1,0 +1,112 @@
+//! Where a Delta log ends, told by the log alone: for whoever takes a table over without knowing its version.
+
+use datafusion::common::ScalarValue;
+use deltalake_core::kernel::EagerSnapshot;
+use futures::TryStreamExt;
+use object_store::path::Path;
+
+use super::log::{DeltaLog, TXN_EPOCH, TXN_FLUSHED};
+use super::schema;
+use super::snapshot::{ColdFile, schema_version};
+use crate::EngineError;
+use crate::flush::Epoch;
+use crate::hot::volume::HighWater;
+use crate::schema::{SEQ, SchemaVersion, Table, UPDATED};
+use crate::seq::Seq;
+
+/// The newest version of a log, and what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The newest version.
+    pub version: i64,
+    /// Of the owner who committed it. Epochs never go back along a log.
+    pub epoch: Epoch,
+    /// Every row up to it is in the files, if it lives.
+    pub w: Seq,
+    /// The schema that the log's metadata describes.
+    pub schema_version: Option<SchemaVersion>,
+    /// No row of the files is above it.
+    pub high_water: HighWater,
+}
+
+/// What lies in a log's folder: versions of commits and of whole checkpoints, ascending.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    pub(super) commits: Vec<i64>,
+    pub(super) checkpoints: Vec<(i64, Path)>,
+}
+
+impl DeltaLog {
+    /// Where the log ends; none where there is none. Fails where a commit since the last checkpoint is damaged, missing, or not ours.
+    pub async fn end(&self, table: &Table) -> Result<Option<LogEnd>, EngineError> {
+        let entries = self.entries().await?;
+        let checkpoint = entries.checkpoints.last().map(|(version, _)| *version);
+        let Some(newest) = entries.commits.last().copied().max(checkpoint) else { return Ok(None) };
+        self.check_commits(checkpoint.map_or(0, |version| version + 1)..=newest).await?;
+        let load = async {
+            let snapshot = EagerSnapshot::try_new(self.log().as_ref(), Some(newest.unsigned_abs())).await?;
+            let flushed = snapshot.transaction_version(self.log().as_ref(), TXN_FLUSHED).await?;
+            let epoch = snapshot.transaction_version(self.log().as_ref(), TXN_EPOCH).await?;
+            let views: Vec<_> = snapshot.file_views(self.log().as_ref(), None).try_collect().await?;
+            Ok((snapshot, flushed, epoch, views))
+        };
+        let (snapshot, flushed, epoch, views) = match load.await {
+            Ok(loaded) => loaded,
+            Err(error) => return Err(self.blame(newest, error).await),
+        };
+        let (Some(flushed), Some(epoch)) = (flushed, epoch) else {
+            return Err(self.damaged(newest, "the log does not say how far the table was flushed, and by whom".into()));
+        };
+        let file_schema = schema::file_schema(table);
+        let w = Seq(flushed);
+        let mut high_water = HighWater { seq: w, updated: 0 };
+        for view in views {
+            #[expect(deprecated, reason = "the only public way from a view to all fields of its add action")]
+            let file = ColdFile::from_add(&view.add_action(), &file_schema)?;
+            high_water = high_water.max(highest(&file));
+        }
+        let epoch = Epoch(epoch.unsigned_abs());
+        Ok(Some(LogEnd { version: newest, epoch, w, schema_version: schema_version(snapshot.metadata()), high_water }))
+    }
+
+    async fn check_commits(&self, versions: std::ops::RangeInclusive<i64>) -> Result<(), EngineError> {
+        for version in versions {
+            match self.read(version).await? {
+                None => return Err(self.damaged(version, "it is missing, and later versions are there".into())),
+                Some(commit) if commit.intent.is_none() => {
+                    return Err(self.damaged(version, "it is of a writer that is not KalamDB".into()));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn entries(&self) -> Result<Entries, EngineError> {
+        let folder = self.path_of("_delta_log");
+        let failed = |error| self.store().failed(format!("list {folder}"), error);
+        let objects: Vec<_> = self.store().objects().list(Some(&folder)).try_collect().await.map_err(failed)?;
+        let mut entries = Entries::default();
+        for path in objects.into_iter().map(|object| object.location) {
+            let Some((version, kind)) = path.filename().and_then(|name| name.split_once('.')) else { continue };
+            let Ok(version) = version.parse() else { continue };
+            if kind == "json" {
+                entries.commits.push(version);
+            } else if kind.starts_with("checkpoint") {
+                entries.checkpoints.push((version, path));
+            }
+        }
+        entries.commits.sort_unstable();
+        entries.checkpoints.sort();
+        Ok(entries)
+    }
+}
+
+/// The highest `_seq` and `_updated` of a file, as far as its statistics tell.
+fn highest(file: &ColdFile) -> HighWater {
+    let max = |column: &str| match file.stats.columns.get(column).and_then(|column| column.max.as_ref()) {
+        Some(ScalarValue::Int64(Some(max)) | ScalarValue::TimestampMicrosecond(Some(max), _)) => *max,
+        _ => 0,
+    };
+    HighWater { seq: Seq(max(SEQ)), updated: max(UPDATED) }
+}
