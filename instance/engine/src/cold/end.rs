@@ -69,6 +69,14 @@ impl DeltaLog {
         Ok(Some(LogEnd { version: newest, epoch, w, schema_version: schema_version(snapshot.metadata()), high_water }))
     }
 
+    /// The newest version of the log, where that is the given one or a later one and the given one's own entry is gone: it was taken once, and
+    /// cleaned away.
+    pub async fn newest_without(&self, version: i64) -> Result<Option<i64>, EngineError> {
+        let entries = self.entries().await?;
+        let newest = entries.commits.last().copied().max(entries.checkpoints.last().map(|(version, _)| *version));
+        Ok(newest.filter(|newest| *newest >= version && entries.commits.binary_search(&version).is_err()))
+    }
+
     async fn check_commits(&self, versions: std::ops::RangeInclusive<i64>) -> Result<(), EngineError> {
         for version in versions {
             match self.read(version).await? {

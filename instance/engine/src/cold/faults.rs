@@ -22,7 +22,9 @@ pub struct Faults {
     /// Create-only puts of Delta commits happen, and their answers do not arrive; nor does what follows, until it is mended.
     pub loses_commit_answers: AtomicBool,
     /// Puts of objects whose path holds it fail.
-    pub refuses: parking_lot::Mutex<Option<&'static str>>,
+    pub refuses: Mutex<Option<&'static str>>,
+    /// Create-only puts of objects whose path holds it meet another put at the same time: they are refused, and nothing is there.
+    pub conflicts: Mutex<Option<&'static str>>,
     /// After how many calls the process dies, and how.
     death: Mutex<Option<(usize, Dies)>>,
 }
@@ -109,7 +111,14 @@ impl ObjectStore for FaultyStore {
         if self.faults.refuses.lock().is_some_and(|part| path.as_ref().contains(part)) {
             return Err(lost("the put was refused"));
         }
-        let is_commit = options.mode == PutMode::Create && path.as_ref().contains("_delta_log");
+        let is_create = options.mode == PutMode::Create;
+        if is_create && self.faults.conflicts.lock().is_some_and(|part| path.as_ref().contains(part)) {
+            return Err(Error::AlreadyExists {
+                path: path.to_string(),
+                source: "409 ConditionalRequestConflict".into(),
+            });
+        }
+        let is_commit = is_create && path.as_ref().contains("_delta_log");
         let put = self.faults.call(self.inner.put_opts(path, bytes, options)).await;
         if is_commit && !self.faults.died() && self.faults.loses_commit_answers.swap(false, Ordering::SeqCst) {
             self.faults.away.store(true, Ordering::SeqCst);

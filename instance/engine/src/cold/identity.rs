@@ -77,9 +77,12 @@ async fn begin(store: &ColdStore, database_id: Uuid, now_ms: i64) -> Result<Iden
     let identity = Identity { format: FORMAT, database_id, created: now_ms };
     match store.put_new(&identity_path(), json(&identity)).await? {
         Created::Now => Ok(identity),
-        Created::Before => read_identity(store).await?.ok_or_else(|| EngineError::Corrupt {
-            what: format!("identity.json in {}", store.name()),
-            reason: "it was there and is gone".into(),
+        // S3 answers so too where it meets two puts at the same time, and takes neither (409).
+        Created::Before => read_identity(store).await?.ok_or_else(|| {
+            EngineError::Unavailable(format!(
+                "identity.json in {} met another put of it, and neither is there; trying again",
+                store.name()
+            ))
         }),
     }
 }

@@ -38,7 +38,8 @@ pub(super) const TXN_EPOCH: &str = "kalamdb.epoch";
 pub enum Put {
     /// The commit has the version.
     Landed,
-    /// Something else has it, or an earlier try of the same put.
+    /// Something else has it, or an earlier try of the same put; or else the store met another put at the same time, as the answer 409 of
+    /// S3 says, and nothing may have it.
     Taken,
 }
 
@@ -49,6 +50,13 @@ pub struct Commit {
     pub intent: Option<Intent>,
     /// Its actions.
     pub actions: Vec<Action>,
+}
+
+impl Commit {
+    /// Whether that job made it.
+    pub fn is_of(&self, job: Uuid) -> bool {
+        self.intent.as_ref().is_some_and(|intent| intent.job == job)
+    }
 }
 
 /// The log of one table. Cheap to make.
@@ -225,6 +233,11 @@ pub fn schema_actions(table: &Table, before: &ColdSnapshot) -> Vec<Action> {
         actions.push(Action::Metadata(from(schema::metadata(table))));
     }
     actions
+}
+
+/// The answer to a put that was refused, at a version that nothing has taken.
+pub fn met_another(intent: &Intent) -> EngineError {
+    EngineError::Unavailable(format!("{intent} met another put of its version, and neither has it; try again"))
 }
 
 fn commit_info(intent: &Intent, now_ms: i64) -> CommitInfo {

@@ -124,17 +124,34 @@ impl ColdSnapshot {
         Self { version: -1, ..Self::default() }
     }
 
-    /// The next version: this one and the actions of its commit. `schema` names the columns whose statistics are kept.
+    /// The next version: this one and the actions of its commit. `schema` names the columns whose statistics are kept. Fails where the commit
+    /// removes what this version has not, or adds what it has: then one of the two is not what it should be.
     pub fn after(&self, actions: &[Action], schema: &Schema) -> Result<Self, EngineError> {
         let mut next = Self { version: self.version + 1, ..self.clone() };
+        let misfit = |does: &str, path: &str| EngineError::Corrupt {
+            what: format!("Delta commit of version {}", self.version + 1),
+            reason: format!("it {does} {path}, against what version {} has", self.version),
+        };
         for action in actions {
             match action {
-                Action::Add(add) => next.files.push(self.added(add, schema)?),
                 Action::Remove(remove) => {
-                    next.files.retain(|file| !file.is(&remove.path, remove.deletion_vector.as_ref()))
+                    let files = next.files.len();
+                    next.files.retain(|file| !file.is(&remove.path, remove.deletion_vector.as_ref()));
+                    if next.files.len() == files {
+                        return Err(misfit("removes", &remove.path));
+                    }
                 }
                 Action::Metadata(metadata) => next.schema_version = schema_version(metadata),
                 _ => {}
+            }
+        }
+        // Delta's actions have no order: what a commit removes is gone before it adds anything.
+        for action in actions {
+            if let Action::Add(add) = action {
+                if next.file(&add.path).is_some() {
+                    return Err(misfit("adds", &add.path));
+                }
+                next.files.push(self.added(add, schema)?);
             }
         }
         Ok(next)
@@ -161,4 +178,48 @@ impl ColdSnapshot {
 /// Which schema the metadata describes; none where we did not write it.
 pub fn schema_version(metadata: &Metadata) -> Option<SchemaVersion> {
     metadata.configuration().get(SCHEMA_VERSION_KEY)?.parse().ok().map(SchemaVersion)
+}
+
+#[cfg(test)]
+mod tests {
+    use deltalake_core::kernel::StorageType;
+
+    use super::*;
+
+    fn file(path: &str, vector: Option<&str>) -> ColdFile {
+        let descriptor = |path: &str| DeletionVectorDescriptor {
+            storage_type: StorageType::UuidRelativePath,
+            path_or_inline_dv: path.into(),
+            offset: Some(1),
+            size_in_bytes: 1,
+            cardinality: 1,
+        };
+        ColdFile {
+            path: path.into(),
+            size: 1,
+            modified: 0,
+            stats: Arc::new(FileStats { rows: 5, ..FileStats::default() }),
+            vector: vector.map(|path| Arc::new(Vector::new(descriptor(path)))),
+        }
+    }
+
+    #[test]
+    fn a_commit_that_does_not_fit_its_version_is_refused() {
+        let before = ColdSnapshot {
+            files: vec![Arc::new(file("a", None)), Arc::new(file("b", Some("x")))],
+            ..ColdSnapshot::default()
+        };
+        let after = |actions: &[Action]| before.after(actions, &Schema::empty());
+        let (add, remove) =
+            (|file: ColdFile| Action::Add(file.to_add()), |file: ColdFile| Action::Remove(file.to_remove(0)));
+        let next = after(&[add(file("b", Some("y"))), remove(file("b", Some("x"))), remove(file("a", None))]).unwrap();
+        assert_eq!(next.files.len(), 1, "in whatever order");
+        assert!(next.files[0].is("b", Some(&file("b", Some("y")).vector.unwrap().descriptor)));
+        let misfits =
+            [remove(file("c", None)), remove(file("a", Some("x"))), remove(file("b", None)), add(file("a", Some("z")))];
+        for misfit in misfits {
+            let error = after(std::slice::from_ref(&misfit)).unwrap_err();
+            assert!(matches!(error, EngineError::Corrupt { .. }), "{misfit:?}: {error}");
+        }
+    }
 }

@@ -118,7 +118,7 @@ impl Flusher {
             let of_statement = self.jobs.get(id).is_none_or(|job| job.reason == FlushReason::Statement);
             let extent = if of_statement { Extent::All } else { Extent::Due };
             let job = CompactionJob { attempt: alive.id(), extent, config: &self.tending.config };
-            let begun = || self.jobs.change(id, |record| record.begun = true);
+            let begun = |version| self.jobs.change(id, |record| record.version = Some(version));
             let attempt = self.runner.compact(table, &lane, held.as_deref_mut(), job, begun).await?;
             match attempt {
                 Attempt::Compacted(done) => {

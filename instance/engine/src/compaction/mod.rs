@@ -115,7 +115,7 @@ impl Runner {
         lane: &tokio::sync::Mutex<Lane>,
         held: Option<&mut Lane>,
         job: CompactionJob<'_>,
-        begun: impl FnOnce() -> Result<(), EngineError>,
+        begun: impl FnOnce(i64) -> Result<(), EngineError>,
     ) -> Result<Attempt, EngineError> {
         let held = match held {
             Some(held) => {
@@ -179,7 +179,7 @@ impl Runner {
         built: &Built,
         lane: &mut Lane,
         name: JobName,
-        begun: impl FnOnce() -> Result<(), EngineError>,
+        begun: impl FnOnce(i64) -> Result<(), EngineError>,
     ) -> Result<Attempt, EngineError> {
         let (table, before) = (&built.table, &built.before);
         let intent = match self.committer.store_compaction(table.id, name.epoch, name.job, before.version).await {
@@ -187,7 +187,7 @@ impl Runner {
             Err(EngineError::Stale) => return Ok(Attempt::GivenUp),
             Err(error) => return Err(error),
         };
-        begun()?;
+        begun(intent.version)?;
         self.may_die(Step::Begun)?;
         let mut actions = log::schema_actions(table, before);
         let removed = |file: &Arc<ColdFile>| Remove { data_change: false, ..file.to_remove(self.now_ms()) };

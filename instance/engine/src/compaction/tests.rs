@@ -147,7 +147,7 @@ async fn a_compaction_whose_version_is_no_longer_the_newest_is_given_up() {
     world.write("alice", &[(8, "a", None), (9, "a", Some(99))]).await;
     assert_eq!(world.flush().await, FlushState::Completed);
     let before = world.cold().await;
-    let ended = world.runner().commit_compaction(&built, &mut *lane.lock().await, name, || Ok(())).await.unwrap();
+    let ended = world.runner().commit_compaction(&built, &mut *lane.lock().await, name, |_| Ok(())).await.unwrap();
     assert_eq!((ended, world.cold().await.version), (Attempt::GivenUp, before.version));
     world.check("given up").await;
     // With the table's turn from the beginning nothing can come between.

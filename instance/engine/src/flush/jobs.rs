@@ -12,7 +12,9 @@ use crate::hot::Hot;
 use crate::schema::TableName;
 use crate::{EngineError, codec};
 
-const JOB_FORMAT: u8 = 2;
+const JOB_FORMAT: u8 = 3;
+/// Before the version: a record said only whether there was an intent.
+const BEGUN_JOB_FORMAT: u8 = 2;
 /// Before compactions: a record was a flush's, and did not say so.
 const FLUSH_JOB_FORMAT: u8 = 1;
 /// Ended jobs that are kept; older ones are forgotten, and their ids with them.
@@ -58,8 +60,8 @@ pub struct JobRecord {
     pub job: FlushJob,
     /// The id in the intent, once there is one: tells after a crash which Delta commit was this job's.
     pub attempt: Option<Uuid>,
-    /// Whether the intent was stored. From then on its absence means that it was settled.
-    pub begun: bool,
+    /// The Delta version that its intent asks for, once that is stored: what occupies it tells how the job ended.
+    pub version: Option<i64>,
 }
 
 /// The jobs.
@@ -105,7 +107,7 @@ impl Jobs {
             started_at: None,
             finished_at: None,
         };
-        let record = JobRecord { kind, job: job.clone(), attempt: None, begun: false };
+        let record = JobRecord { kind, job: job.clone(), attempt: None, version: None };
         self.store(&record)?;
         known.insert(id.into(), record);
         self.forget_old(&mut known)?;
@@ -180,13 +182,28 @@ struct FlushRecord {
     begun: bool,
 }
 
+/// A record of before the version: one that had not ended counts as failed, whatever became of it.
+#[derive(Serialize, Deserialize)]
+struct BegunRecord {
+    kind: JobKind,
+    job: FlushJob,
+    attempt: Option<Uuid>,
+    begun: bool,
+}
+
 fn decode(id: &str, bytes: &[u8]) -> Result<JobRecord, EngineError> {
     let what = format!("job {id}");
-    if bytes.first() != Some(&FLUSH_JOB_FORMAT) {
-        return codec::decode(JOB_FORMAT, bytes, &what);
+    match bytes.first() {
+        Some(&FLUSH_JOB_FORMAT) => {
+            let FlushRecord { job, attempt, .. } = codec::decode(FLUSH_JOB_FORMAT, bytes, &what)?;
+            Ok(JobRecord { kind: JobKind::Flush, job, attempt, version: None })
+        }
+        Some(&BEGUN_JOB_FORMAT) => {
+            let BegunRecord { kind, job, attempt, .. } = codec::decode(BEGUN_JOB_FORMAT, bytes, &what)?;
+            Ok(JobRecord { kind, job, attempt, version: None })
+        }
+        _ => codec::decode(JOB_FORMAT, bytes, &what),
     }
-    let FlushRecord { job, attempt, begun } = codec::decode(FLUSH_JOB_FORMAT, bytes, &what)?;
-    Ok(JobRecord { kind: JobKind::Flush, job, attempt, begun })
 }
 
 fn check_id(id: &str) -> Result<(), EngineError> {
@@ -202,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_of_before_compactions_are_flushes() {
+    fn records_of_earlier_formats_are_read() {
         let job = FlushJob {
             id: "a".into(),
             table: "n.t".into(),
@@ -217,8 +234,12 @@ mod tests {
         };
         let old = FlushRecord { job: job.clone(), attempt: Some(Uuid::from_u128(1)), begun: true };
         let read = decode("a", &codec::encode(FLUSH_JOB_FORMAT, &old)).unwrap();
-        assert_eq!((read.kind, &read.job, read.begun), (JobKind::Flush, &job, true));
-        let again = decode("a", &codec::encode(JOB_FORMAT, &read)).unwrap();
-        assert_eq!((again.kind, again.job, again.attempt), (JobKind::Flush, job, read.attempt));
+        assert_eq!((read.kind, &read.job, read.attempt), (JobKind::Flush, &job, old.attempt));
+        let old = BegunRecord { kind: JobKind::Compact, job: job.clone(), attempt: old.attempt, begun: true };
+        let read = decode("a", &codec::encode(BEGUN_JOB_FORMAT, &old)).unwrap();
+        assert_eq!((read.kind, &read.job, read.attempt, read.version), (JobKind::Compact, &job, old.attempt, None));
+        let new = JobRecord { version: Some(7), ..read };
+        let again = decode("a", &codec::encode(JOB_FORMAT, &new)).unwrap();
+        assert_eq!((again.kind, again.job, again.version), (JobKind::Compact, job, Some(7)));
     }
 }

@@ -321,7 +321,7 @@ impl Flusher {
         if !self.runner.has_unflushed(table) {
             return Ok(Ended::NothingToDo);
         }
-        let begun = || self.jobs.change(id, |record| record.begun = true);
+        let begun = |version| self.jobs.change(id, |record| record.version = Some(version));
         let flushed = self.runner.flush(table, &mut lane, attempt, begun).await?;
         self.tell(JobKind::Flush, &table.name, began.elapsed());
         Ok(Ended::Flushed(flushed))
@@ -415,11 +415,21 @@ impl Flusher {
         };
         let table = self.table(&name)?;
         let stored = self.runner.hot.snapshot().intents(table.id)?;
-        let moved = match stored.iter().any(|intent| intent.job == attempt) {
-            true => self.recover_table(&table).await?.iter().any(|intent| intent.job == attempt),
-            false => record.begun,
-        };
-        if moved { Ok(Ended::Flushed(Flushed { rows: record.job.rows, bytes: record.job.bytes })) } else { Err(died()) }
+        let intent = stored.iter().find(|intent| intent.job == attempt);
+        if intent.is_some() {
+            self.recover_table(&table).await?;
+        }
+        // Another job, or a recovery that died, may have settled it before: only the log knows in whose favour.
+        let Some(version) = intent.map(|intent| intent.version).or(record.version) else { return Err(died()) };
+        match self.runner.cold.log(table.uuid).read(version).await? {
+            Some(commit) if commit.is_of(attempt) => {
+                Ok(Ended::Flushed(Flushed { rows: record.job.rows, bytes: record.job.bytes }))
+            }
+            Some(_) => Err(died()),
+            None => Err(EngineError::Unavailable(format!(
+                "the instance stopped before the job ended; version {version} of the Delta log, which tells how, is not there"
+            ))),
+        }
     }
 
     /// The safety net: with no scheduler heard from, the instance keeps its own limits.

@@ -30,7 +30,7 @@ const BATCH_ROWS: usize = 8192;
 /// Hot rows that one commit of step 5 deletes: few enough that no writer waits long behind it.
 const DELETE_ROWS: usize = 2048;
 /// How long entries of a Delta log stay once a checkpoint has replaced them: 30 days, Delta's own default.
-const LOG_RETENTION_MS: i64 = 30 * 24 * 3600 * 1000;
+pub(super) const LOG_RETENTION_MS: i64 = 30 * 24 * 3600 * 1000;
 
 /// What one process knows of a table's Delta commits, which are serial: whoever makes one holds this.
 #[derive(Debug, Default)]
@@ -39,6 +39,8 @@ pub struct Lane {
     pub fenced: bool,
     /// The version of the last checkpoint of this process; 0 before the first.
     pub checkpointed: i64,
+    /// When the whole log was last listed, in milliseconds since the Unix epoch; none before the first time.
+    pub listed: Option<i64>,
 }
 
 /// The points between the steps, where tests let a process die.
@@ -136,13 +138,13 @@ impl Runner {
         self.clock.now_micros() / 1000
     }
 
-    /// Flushes everything above `flushed_through`. `begun` is told once the intent is stored.
+    /// Flushes everything above `flushed_through`. `begun` is told the intent's version once that is stored.
     pub async fn flush(
         &self,
         table: &Arc<Table>,
         lane: &mut Lane,
         attempt: Uuid,
-        begun: impl FnOnce() -> Result<(), EngineError>,
+        begun: impl FnOnce(i64) -> Result<(), EngineError>,
     ) -> Result<Flushed, EngineError> {
         self.take_over(table, lane).await?;
         // An earlier job whose end was unknown may turn out to have moved everything.
@@ -151,7 +153,7 @@ impl Runner {
             return Ok(Flushed::default());
         }
         let Begun { intent, snapshot } = self.committer.begin_flush(table, self.owner.epoch()?, attempt).await?;
-        begun()?;
+        begun(intent.version)?;
         self.may_die(Step::Begun)?;
         // An ALTER may have come first: the files need the schema that their rows were written with.
         let table = &catalog::table_at(&snapshot, table.id)?.map_or_else(|| table.clone(), Arc::new);
@@ -258,6 +260,8 @@ impl Runner {
         intent: &Intent,
         actions: &[Action],
     ) -> Result<(), EngineError> {
+        // Once it has landed, a commit that does not fit the version before it could never be settled.
+        self.cold.at(table, intent.version - 1).await?.after(actions, &schema::file_schema(table))?;
         // An ALTER since the job began may have brought a schema that no mirror names yet.
         self.keeper.await_named(table, intent.epoch).await?;
         let commit = DeltaLog::encode(intent, actions, self.now_ms());

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::run::{Lane, Runner};
+use super::run::{LOG_RETENTION_MS, Lane, Runner};
 use super::{Intent, IntentKind};
 use crate::EngineError;
-use crate::cold::log::{self, Commit, DeltaLog};
+use crate::cold::log::{self, Commit, DeltaLog, Put};
 use crate::cold::look_up::places_in;
 use crate::cold::{ColdFile, ColdSnapshot, schema};
 use crate::engine::Place;
@@ -16,6 +16,9 @@ use uuid::Uuid;
 
 /// Keys that are looked up at once.
 const LOOK_UP_KEYS: usize = 4096;
+
+/// How long a listing of a log is relied on.
+const LISTING_PERIOD_MS: i64 = LOG_RETENTION_MS / 30;
 
 /// What `settle` found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +112,7 @@ impl Runner {
     /// Brings the table into this epoch's hands with nothing unsettled: before its first Delta commit, and after a job whose end is
     /// unknown. What an earlier job left in the log ends that job on the way. Answers with the intents that were settled.
     pub async fn take_over(&self, table: &Arc<Table>, lane: &mut Lane) -> Result<Vec<Intent>, EngineError> {
+        self.check_log_is_ours(table, lane).await?;
         let mut settled = Vec::new();
         if !self.hot.snapshot().intents(table.id)?.is_empty()
             && let Settled::Ended(intent) = self.settle(table, lane).await?
@@ -119,6 +123,22 @@ impl Runner {
             settled.push(self.fence(table, lane).await?);
         }
         Ok(settled)
+    }
+
+    /// The entry of a version goes once a checkpoint has replaced it and Delta's retention has passed: after that it looks free to
+    /// whoever is older. So the whole log is listed before an epoch's first commit, and again long before an entry could be gone that
+    /// was put since.
+    async fn check_log_is_ours(&self, table: &Arc<Table>, lane: &mut Lane) -> Result<(), EngineError> {
+        let now = self.now_ms();
+        if lane.listed.is_some_and(|listed| (listed..listed + LISTING_PERIOD_MS).contains(&now)) {
+            return Ok(());
+        }
+        let next = self.hot.snapshot().tier(table.id)?.cold_version + 1;
+        if let Some(newest) = self.cold.log(table.uuid).newest_without(next).await? {
+            return Err(self.stop(table, outlived(self.cold.store().name(), table, next, newest)));
+        }
+        lane.listed = Some(now);
+        Ok(())
     }
 
     /// Takes the next version with a commit that changes nothing. A table's version 0 is one, and brings its schema.
@@ -151,13 +171,23 @@ impl Runner {
         match (self.settle(table, lane).await, put) {
             (Ok(Settled::Ended(intent)), _) => Ok(intent),
             (Ok(Settled::Free) | Err(EngineError::Unavailable(_)), Err(lost)) => Err(lost),
-            (Ok(Settled::Free), Ok(_)) => Err(EngineError::Corrupt {
+            (Ok(Settled::Free), Ok(Put::Taken)) => Err(log::met_another(intent)),
+            (Ok(Settled::Free), Ok(Put::Landed)) => Err(EngineError::Corrupt {
                 what: format!("Delta log of table {}", table.name),
                 reason: format!("version {} was put and is not there", intent.version),
             }),
             (Err(error), _) => Err(error),
         }
     }
+}
+
+fn outlived(store: &str, table: &Table, next: i64, newest: i64) -> String {
+    format!(
+        "its Delta log ({} in {store}) has version {newest}, and version {next}, which this volume would write next, was cleaned away since: \
+         another instance owns the prefix, or this volume is much older than the log. Stop the other instance, or attach the volume \
+         that goes with the log; nothing was overwritten",
+        log::table_folder(table.uuid)
+    )
 }
 
 fn unknown_commit(store: &str, table: &Table, version: i64, commit: &Commit) -> String {

@@ -1,6 +1,7 @@
 //! Flush jobs over the whole engine: what is read stays what was acknowledged, whatever ends a job.
 
 mod evolution;
+mod log;
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
