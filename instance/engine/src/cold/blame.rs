@@ -1,9 +1,56 @@
-//! Which object of a log is to blame where the log can't be read: the libraries below name a table at best.
+//! Which object is to blame where something cold can't be read: the libraries below name a table at best.
+
+use std::error::Error;
+use std::time::Duration;
 
 use deltalake_core::DeltaTableError;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
 
 use super::log::DeltaLog;
+use super::store::ColdStore;
 use crate::EngineError;
+
+/// How long the error of a read waits to learn more of its file.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl ColdStore {
+    /// An error of a read, which may hide one of the object store.
+    pub fn read_failed(&self, action: String, error: Box<dyn Error + Send + Sync>) -> EngineError {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(error.as_ref());
+        while let Some(found) = cause {
+            if let Some(store) = found.downcast_ref::<object_store::Error>()
+                && !matches!(store, object_store::Error::NotFound { .. })
+            {
+                return EngineError::Unavailable(format!(
+                    "failed to {action}: the object store ({}) does not answer as it should: {store}",
+                    self.name()
+                ));
+            }
+            cause = found.source();
+        }
+        EngineError::Cold { action: format!("{action} in {}", self.name()), source: error }
+    }
+
+    /// The error of a read of a file that never changes: whether the store or the file is to blame. `size` is what the Delta log says.
+    pub async fn blame(&self, path: &Path, size: u64, error: EngineError) -> EngineError {
+        if !matches!(error, EngineError::Cold { .. } | EngineError::Unavailable(_)) {
+            return error;
+        }
+        let corrupt = |reason: String| EngineError::Corrupt {
+            what: format!("{path} in {}", self.name()),
+            reason: format!("{reason}; restore it from a copy of the bucket"),
+        };
+        match (tokio::time::timeout(PATIENCE, self.objects().head(path)).await, error) {
+            (Ok(Ok(found)), _) if found.size != size => {
+                corrupt(format!("it has {} bytes, and the Delta log says {size}", found.size))
+            }
+            (Ok(Ok(_)), EngineError::Cold { source, .. }) => corrupt(source.to_string()),
+            (Ok(Err(object_store::Error::NotFound { .. })), _) => corrupt("it is missing".into()),
+            (_, error) => error,
+        }
+    }
+}
 
 impl DeltaLog {
     /// The error for a version that could not be loaded: of the commit that is damaged or missing, or else of the checkpoint below it.

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::bloom_filter::Sbbf;
+use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::reader::RangeReader;
@@ -72,12 +73,18 @@ impl FileCache {
     /// The file's footer with its page index.
     pub async fn footer(&self, path: &Path, file: &ColdFile) -> Result<Arc<ParquetMetaData>, EngineError> {
         let meta = object_meta(path, file);
-        DFParquetMetadata::new(self.store.objects().as_ref(), &meta)
+        let footer = DFParquetMetadata::new(self.store.objects().as_ref(), &meta)
             .with_metadata_size_hint(Some(FOOTER_READ_BYTES))
             .with_file_metadata_cache(Some(self.footers.clone()))
             .fetch_metadata()
-            .await
-            .map_err(|error| self.failed(format!("read the footer of {path}"), error.into()))
+            .await;
+        match footer {
+            Ok(footer) => Ok(footer),
+            Err(error) => {
+                let error = self.store.read_failed(format!("read the footer of {path}"), error.into());
+                Err(self.store.blame(path, file.size, error).await)
+            }
+        }
     }
 
     /// The bloom filter of a column chunk; none where it has none.
@@ -93,7 +100,7 @@ impl FileCache {
             return Ok(known);
         }
         let failed =
-            |error: parquet::errors::ParquetError| self.failed(format!("read a bloom filter of {path}"), error.into());
+            |error: ParquetError| self.store.read_failed(format!("read a bloom filter of {path}"), error.into());
         let reader = RangeReader::new(self.store.objects().clone(), path.clone(), footer.clone());
         let metadata = ArrowReaderMetadata::try_new(footer.clone(), ArrowReaderOptions::new()).map_err(failed)?;
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata);
@@ -107,23 +114,6 @@ impl FileCache {
     pub fn forget(&self, path: &Path) {
         self.footers.remove(path);
         self.blooms.lock().forget(path);
-    }
-
-    /// An error of a read, which may hide one of the object store.
-    pub fn failed(&self, action: String, error: Box<dyn std::error::Error + Send + Sync>) -> EngineError {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
-        while let Some(found) = cause {
-            if let Some(store) = found.downcast_ref::<object_store::Error>()
-                && !matches!(store, object_store::Error::NotFound { .. })
-            {
-                return EngineError::Unavailable(format!(
-                    "failed to {action}: the object store ({}) does not answer as it should: {store}",
-                    self.store.name()
-                ));
-            }
-            cause = found.source();
-        }
-        EngineError::Cold { action: format!("{action} in {}", self.store.name()), source: error }
     }
 }
 

@@ -91,7 +91,12 @@ async fn search(
         let open: Vec<usize> =
             (0..keys.len()).filter(|key| found[*key].is_none() && wanted.may_be_in(file, *key)).collect();
         if !open.is_empty() {
-            FileLookUp::open(tier, table, columns, file, &wanted).await?.run(open, &mut found).await?;
+            let searched =
+                async { FileLookUp::open(tier, table, columns, file, &wanted).await?.run(open, &mut found).await };
+            if let Err(error) = searched.await {
+                let path = tier.log(table.uuid).path_of(&file.path);
+                return Err(tier.store().blame(&path, file.size, error).await);
+            }
         }
     }
     Ok(found)
@@ -206,7 +211,7 @@ impl<'a> FileLookUp<'a> {
         let metadata = ArrowReaderOptions::new()
             .with_virtual_columns(vec![Arc::new(number)])
             .and_then(|options| ArrowReaderMetadata::try_new(footer, options))
-            .map_err(|error| tier.cache().failed(format!("read the schema of {path}"), error.into()))?;
+            .map_err(|error| tier.store().read_failed(format!("read the schema of {path}"), error.into()))?;
         Ok(Self { tier, table, columns, file, wanted, path, metadata })
     }
 
@@ -358,7 +363,7 @@ impl<'a> FileLookUp<'a> {
     }
 
     fn failed(&self, error: ParquetError) -> EngineError {
-        self.tier.cache().failed(format!("look up keys in {}", self.path), error.into())
+        self.tier.store().read_failed(format!("look up keys in {}", self.path), error.into())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The cold tier: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key.
 //!
-//! * [`store`], [`folder`], [`identity`]: the object store and who owns its prefix;
+//! * [`store`], [`folder`], `whole`, [`identity`]: the object store and who owns its prefix;
 //! * [`schema`], [`stats`], [`file`], [`vector`]: what is written;
 //! * [`log`], [`end`], [`blame`], [`tombstones`], [`snapshot`]: the Delta log, and one version of it in memory;
 //! * [`name`], [`pins`]: what a file's name tells, and which files somebody may still read;
@@ -28,6 +28,7 @@ pub mod stats;
 pub mod store;
 pub mod tombstones;
 pub mod vector;
+mod whole;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

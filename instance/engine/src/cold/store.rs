@@ -17,6 +17,7 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, Pu
 use uuid::Uuid;
 
 use super::folder::{self, DurableFolder, Staged};
+use super::whole::WholeRanges;
 use crate::EngineError;
 use crate::config::ObjectStoreConfig;
 
@@ -40,7 +41,8 @@ fn credentials_in_environment() -> bool {
 pub enum Created {
     /// It did not exist before.
     Now,
-    /// It existed already and was left as it is.
+    /// It existed already and was left as it is; or the store met another put of it at the same time, took neither (409 of S3), and it may
+    /// not exist yet.
     Before,
 }
 
@@ -111,11 +113,11 @@ impl ColdStore {
 
     /// Any other store below a prefix.
     pub fn over(store: Arc<dyn ObjectStore>, prefix: &str, name: &str) -> Self {
-        let objects = match prefix.trim_matches('/') {
+        let objects: Arc<dyn ObjectStore> = match prefix.trim_matches('/') {
             "" => store,
             prefix => Arc::new(PrefixStore::new(store, Path::from(prefix))),
         };
-        Self { objects, folder: None, name: name.into(), trouble: Arc::default() }
+        Self { objects: Arc::new(WholeRanges(objects)), folder: None, name: name.into(), trouble: Arc::default() }
     }
 
     /// The same store with its requests passing through `wrap`: where tests inject faults.

@@ -7,8 +7,8 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;
 use arrow_schema::{ArrowError, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
@@ -102,12 +102,12 @@ impl Shape {
         let path = self.tier.log(self.table.uuid).path_of(&file.path);
         let tier = self.tier.clone();
         let what = format!("read {path} for a compaction");
-        let cold = move |error: ParquetError| tier.cache().failed(what.clone(), error.into());
+        let cold = move |error: ParquetError| tier.store().read_failed(what.clone(), error.into());
         let footer = self.tier.cache().footer(&path, file).await?;
         let batch_rows = batch_rows(&footer);
         let metadata = ArrowReaderMetadata::try_new(footer.clone(), ArrowReaderOptions::new()).map_err(&cold)?;
         let (sources, columns) = self.sources_in(metadata.schema()).map_err(|error| cold(error.into()))?;
-        let reader = RangeReader::new(self.tier.store().objects().clone(), path, footer);
+        let reader = RangeReader::new(self.tier.store().objects().clone(), path.clone(), footer);
         let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata);
         let mask = ProjectionMask::roots(builder.parquet_schema(), columns);
         let mut builder = builder.with_projection(mask).with_batch_size(batch_rows);
@@ -116,7 +116,12 @@ impl Shape {
         }
         let (rows, shape) = (builder.build().map_err(&cold)?, self.clone());
         let shaped = move |batch: Result<RecordBatch, ParquetError>| shape.shaped(&sources, &batch.map_err(&cold)?);
-        Ok(rows.map(shaped).boxed())
+        let (store, size) = (self.tier.store().clone(), file.size);
+        let blamed = move |error| {
+            let (store, path) = (store.clone(), path.clone());
+            async move { Err(store.blame(&path, size, error).await) }
+        };
+        Ok(rows.map(shaped).or_else(blamed).boxed())
     }
 
     /// Where each column comes from in batches that have only these columns of the file.

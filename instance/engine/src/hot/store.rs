@@ -133,7 +133,8 @@ impl Hot {
         let cache = Cache::new_lru_cache(config.limits.block_cache_bytes);
         // First, for it frees the reserve of a full disk, without which the recovery could not write.
         let disk = Disk::watch(dir, config.limits.disk_reserve_bytes, config.limits.reserve_file_bytes)?;
-        let db = open_database(&path, &config.limits, &cache).map_err(|error| refused(reason_of(&error)))?;
+        check_current(&path).map_err(refused)?;
+        let db = open_database(&path, &config.limits, &cache).map_err(|error| refused(reason_of(&path, &error)))?;
         let is_new = is_empty(&db)?;
         if !is_new {
             let format =
@@ -302,6 +303,27 @@ pub(crate) fn synced() -> WriteOptions {
 }
 
 /// Opens the families that there are. A volume of another format stays as it is until its format has been read.
+/// Without its file CURRENT RocksDB would take the folder for a new one, and delete what lies there.
+fn check_current(path: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("failed to list the folder {}: {error}", path.display());
+    let is_data = |name: &str| name.ends_with(".sst") || name.ends_with(".log");
+    let current = path.join("CURRENT");
+    if current.exists() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if name.to_str().is_some_and(is_data) {
+            return Err(format!(
+                "{} is missing, and {} beside it is not: the volume is damaged; restore it. Nothing was changed",
+                current.display(),
+                name.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn open_database(path: &Path, limits: &Limits, cache: &Cache) -> Result<DB, rocksdb::Error> {
     let options = database_options(limits);
     let exists = path.join("CURRENT").exists();
@@ -376,17 +398,30 @@ fn family_options(family: Option<Family>, limits: &Limits, cache: &Cache) -> Opt
     options
 }
 
-fn reason_of(error: &rocksdb::Error) -> String {
-    let text = error.to_string();
+fn reason_of(path: &Path, error: &rocksdb::Error) -> String {
+    let mut text = error.to_string();
     if text.contains("lock") && (text.contains("LOCK") || text.contains("hold by current process")) {
         return format!("another process has it open; stop that one, or choose another data.dir ({text})");
     }
     if error.kind() == rocksdb::ErrorKind::Corruption {
+        // Of these alone it does not name the file.
+        let logs = write_ahead_logs(path);
+        if !text.contains(".sst") && !text.contains("MANIFEST") && !logs.is_empty() {
+            text = format!("{text} in a write-ahead log: {}", logs.join(" or "));
+        }
         return format!(
             "it is damaged, and was not opened so that nothing acknowledged is dropped; restore it or its disk ({text})"
         );
     }
     text
+}
+
+fn write_ahead_logs(path: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let mut logs: Vec<_> = entries.map(|entry| entry.path()).collect();
+    logs.retain(|file| file.extension().is_some_and(|extension| extension == "log"));
+    logs.sort();
+    logs.iter().map(|file| file.display().to_string()).collect()
 }
 
 /// The folder of the hot tier below a data folder.

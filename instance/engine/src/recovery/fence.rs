@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::EngineError;
 use crate::cold::end::LogEnd;
-use crate::cold::log::{DeltaLog, schema_actions};
+use crate::cold::log::{DeltaLog, Put, met_another, schema_actions};
 use crate::cold::{ColdSnapshot, ColdTier};
 use crate::flush::{Epoch, Intent, IntentKind};
 use crate::hot::tier::TableTier;
@@ -68,7 +68,8 @@ async fn put(log: &DeltaLog, table: &Table, intent: &Intent, now_ms: i64) -> Res
     match (log.read(intent.version).await?, put) {
         (Some(commit), _) => Ok(commit.intent.as_ref() == Some(intent)),
         (None, Err(error)) => Err(error),
-        (None, Ok(_)) => Err(EngineError::Corrupt {
+        (None, Ok(Put::Taken)) => Err(met_another(intent)),
+        (None, Ok(Put::Landed)) => Err(EngineError::Corrupt {
             what: format!("Delta log of table {}", table.name),
             reason: format!("version {} was put and is not there", intent.version),
         }),

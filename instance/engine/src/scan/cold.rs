@@ -19,6 +19,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use roaring::RoaringTreemap;
 
 use super::columns::ScanColumns;
+use super::naming::NamingSource;
 use crate::EngineError;
 use crate::cold::footer::object_meta;
 use crate::cold::vector::selection;
@@ -101,6 +102,7 @@ pub fn plan(
         .with_table_parquet_options(options)
         .with_parquet_file_reader_factory(cache.reader_factory());
     let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+    let source = NamingSource::new(Arc::new(source), cache.store().clone());
     let config = FileScanConfigBuilder::new(url, Arc::new(source))
         .with_file_groups(groups)
         .with_projection_indices(Some(projection))?

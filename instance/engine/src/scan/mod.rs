@@ -1,7 +1,8 @@
 //! DataFusion's view of a table: cold files minus deletion vectors minus masks, plus hot rows above `flushed_through`.
 //!
 //! * [`table`]: the provider, which joins the two tiers in one plan;
-//! * [`cold`]: the files of one version as a Parquet scan; [`columns`] maps their columns to those of SQL;
+//! * [`cold`]: the files of one version as a Parquet scan; [`columns`] maps their columns to those of SQL, and
+//!   `naming` names the file in their errors;
 //! * [`hot`]: the hot rows as a stream.
 //!
 //! Isolation between users is enforced here, below SQL: a provider made for a user holds no other user's rows.
@@ -9,6 +10,7 @@
 mod cold;
 mod columns;
 mod hot;
+mod naming;
 mod table;
 
 #[cfg(test)]
