@@ -3,10 +3,12 @@
 mod alters;
 mod authentication;
 mod buckets;
+mod corruption;
 mod crashes;
 mod errors;
 mod flushes;
 mod open_format;
+mod owners;
 mod routes;
 mod server;
 mod statements;

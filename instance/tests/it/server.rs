@@ -44,6 +44,22 @@ impl Folder {
     }
 }
 
+/// Starts an instance that must refuse to come up; answers what it logged.
+pub fn refusal(folder: &Folder) -> Result<String> {
+    let mut child = command(folder)?.spawn().context("failed to start kalamdb-instance")?;
+    let begun = Instant::now();
+    while child.try_wait()?.is_none() {
+        if begun.elapsed() > START {
+            child.kill()?;
+            bail!("it came up: {}", std::fs::read_to_string(folder.log())?);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (status, log) = (child.wait()?, std::fs::read_to_string(folder.log())?);
+    ensure!(status.code().is_some_and(|code| code != 0), "it crashed or ended well, with {status}: {log}");
+    Ok(log)
+}
+
 /// What a SQL request answered.
 pub struct Answer {
     pub status: StatusCode,
@@ -66,20 +82,33 @@ impl Server {
     }
 
     pub async fn start_in(folder: Folder) -> Result<Self> {
-        let (child, url) = spawn(&folder)?;
-        let mut server = Self { child, url, http: Client::new(), token: String::new(), folder };
-        server.wait_until_serving().await?;
-        server.token = server.login("root", ROOT_PASSWORD).await?;
+        let mut server = Self::launch(folder)?;
+        server.begin().await?;
         Ok(server)
     }
 
-    async fn wait_until_serving(&mut self) -> Result<()> {
+    /// Starts it, ready or not.
+    pub fn launch(folder: Folder) -> Result<Self> {
+        let (child, url) = spawn(&folder)?;
+        Ok(Self { child, url, http: Client::new(), token: String::new(), folder })
+    }
+
+    /// Waits until it is ready, and logs in.
+    pub async fn begin(&mut self) -> Result<()> {
+        self.wait_for("").await?;
+        self.token = self.login("root", ROOT_PASSWORD).await?;
+        Ok(())
+    }
+
+    /// Waits until `/readyz` gives that reason, an empty one being ready, and answers its message.
+    pub async fn wait_for(&mut self, reason: &str) -> Result<String> {
         let begun = Instant::now();
         loop {
             if let Ok(response) = self.http.get(format!("{}/readyz", self.url)).send().await
-                && response.status().is_success()
+                && let Ok(body) = response.json::<Value>().await
+                && body["reason"].as_str().unwrap_or_default() == reason
             {
-                return Ok(());
+                return Ok(body["message"].as_str().unwrap_or_default().to_owned());
             }
             if let Some(status) = self.child.try_wait()? {
                 bail!("the instance ended with {status}: {}", std::fs::read_to_string(self.folder.log())?);
@@ -161,6 +190,10 @@ impl Server {
         }
     }
 
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
     pub fn process_id(&self) -> u32 {
         self.child.id()
     }
@@ -190,8 +223,15 @@ impl Drop for Server {
 }
 
 fn spawn(folder: &Folder) -> Result<(Child, String)> {
+    let child = command(folder)?.spawn().context("failed to start kalamdb-instance")?;
+    let url = listening(&folder.log())?;
+    Ok((child, url))
+}
+
+fn command(folder: &Folder) -> Result<Command> {
     let log = std::fs::File::create(folder.log())?;
-    let child = Command::new(env!("CARGO_BIN_EXE_kalamdb-instance"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kalamdb-instance"));
+    command
         .env("KALAMDB_SERVER_PORT", "0")
         .env("KALAMDB_DATA_DIR", folder.data.path().join("data"))
         .env("KALAMDB_ROOT_PASSWORD", ROOT_PASSWORD)
@@ -200,11 +240,8 @@ fn spawn(folder: &Folder) -> Result<(Child, String)> {
         .envs(folder.settings.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .context("failed to start kalamdb-instance")?;
-    let url = listening(&folder.log())?;
-    Ok((child, url))
+        .stderr(log);
+    Ok(command)
 }
 
 /// The address stands in the log, since the system chose the port.
