@@ -27,6 +27,26 @@ impl Report {
         self.lines.push(line);
     }
 
+    /// Rows a second with nothing beside it.
+    #[allow(dead_code, reason = "one of the two benchmarks that share this needs it")]
+    pub fn alone(&mut self, what: &str, rows: i64, took: &[Duration]) {
+        self.lines.push(format!("| {what} | | {:.0} rows/s | | |", rows as f64 / median(took).as_secs_f64()));
+    }
+
+    /// The most that was held in memory.
+    #[allow(dead_code, reason = "one of the two benchmarks that share this needs it")]
+    pub fn held(&mut self, what: &str, heap: usize, resident: usize) {
+        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        let line = format!("| {what} | | {:.0} MiB of heap, {:.0} MiB resident | | |", mib(heap), mib(resident));
+        self.lines.push(line);
+    }
+
+    /// The most requests that one read made, and the median of how long one took.
+    #[allow(dead_code, reason = "one of the two benchmarks that share this needs it")]
+    pub fn requests(&mut self, what: &str, most: usize, took: &[Duration]) {
+        self.lines.push(format!("| {what} | | at most {most} range request(s), {:.2?} | | |", median(took)));
+    }
+
     /// Median latencies: the ratio is ours to theirs, less is better.
     pub fn latencies(&mut self, what: &str, peer: &str, ours: &[Duration], theirs: &[Duration]) {
         let (ours, theirs) = (median(ours), median(theirs));

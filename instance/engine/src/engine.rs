@@ -17,6 +17,7 @@ use crate::commit::Committer;
 use crate::commit::clock::{Clock, SystemClock};
 use crate::config::EngineConfig;
 use crate::flush::{Flusher, Job, JobObserver};
+use crate::hot::snapshot::StoredKeys;
 use crate::hot::{Hot, HotRow, HotSnapshot, Key, RowKey, key, stream};
 use crate::scan;
 use crate::schema::{Table, TableName, UserId};
@@ -46,6 +47,8 @@ struct Inner {
 pub struct ReadSnapshot {
     hot: HotSnapshot,
     cold: PinnedCold,
+    /// Every commit of rows up to this one is seen.
+    seen_through: Seq,
     /// What the transaction that reads has written itself.
     overlay: Option<Arc<Overlay>>,
 }
@@ -81,6 +84,8 @@ pub enum LookUp {
         found: Option<FoundRow>,
         /// The cold version that was looked in.
         cold_version: i64,
+        /// Where the hot tier had no version of the key, not even a tombstone: every commit up to this one was seen.
+        unwritten_through: Option<Seq>,
     },
     /// The statement generated the key from the `_seq` clock itself: nothing can live there.
     Generated,
@@ -188,7 +193,7 @@ impl Engine {
     }
 
     /// As [`Engine::open_with`], over a cold tier that is set up already.
-    pub(crate) async fn open_over(
+    pub async fn open_over(
         config: EngineConfig,
         clock: Arc<dyn Clock>,
         cold: Arc<ColdTier>,
@@ -309,8 +314,10 @@ impl Engine {
     /// A consistent view of everything that was acknowledged before the call.
     pub fn snapshot(&self) -> ReadSnapshot {
         // In this order: what is pinned after the RocksDB snapshot has the cold versions that the snapshot names.
-        let hot = self.inner.hot.snapshot().at(self.inner.committer.shared().clock.moment());
-        ReadSnapshot { hot, cold: self.inner.cold.pin(), overlay: None }
+        let shared = self.inner.committer.shared();
+        let seen_through = shared.committed();
+        let hot = self.inner.hot.snapshot().at(shared.clock.moment());
+        ReadSnapshot { hot, cold: self.inner.cold.pin(), seen_through, overlay: None }
     }
 
     /// Begins a transaction over a consistent view of everything that was acknowledged before the call.
@@ -462,7 +469,7 @@ impl ReadSnapshot {
         let mut committed = self.look_up_committed(table, user, &others).await?.into_iter();
         let cold_version = self.hot.tier(table.id)?.cold_version;
         let look_up = |written: Option<Option<FoundRow>>| match written {
-            Some(found) => LookUp::Read { found, cold_version },
+            Some(found) => LookUp::Read { found, cold_version, unwritten_through: None },
             None => committed.next().expect("every other key was looked up"),
         };
         Ok(written.into_iter().map(look_up).collect())
@@ -481,16 +488,23 @@ impl ReadSnapshot {
         let hot = self.hot_rows(table, user, keys).await?;
         // A key with a hot version, be it a tombstone, lives nowhere else; one without is masked nowhere.
         let elsewhere: Vec<_> = hot.iter().enumerate().filter(|(_, hot)| hot.is_none()).map(|(at, _)| at).collect();
-        let mut found: Vec<_> = hot.into_iter().map(|hot| hot.and_then(FoundRow::of_hot)).collect();
+        let read = |hot: Option<HotRow>| LookUp::Read {
+            unwritten_through: hot.is_none().then_some(self.seen_through),
+            found: hot.and_then(FoundRow::of_hot),
+            cold_version,
+        };
+        let mut look_ups: Vec<_> = hot.into_iter().map(read).collect();
         if cold_version >= 0 && !elsewhere.is_empty() {
             let keys = elsewhere.iter().map(|at| RowKey { user: user.cloned(), key: keys[*at].clone() });
             let snapshot = self.cold.at(table, cold_version).await?;
             let rows = cold::look_up(self.cold.tier(), &snapshot, table, &keys.collect::<Vec<_>>()).await?;
             for (at, row) in elsewhere.into_iter().zip(rows) {
-                found[at] = row;
+                if let LookUp::Read { found, .. } = &mut look_ups[at] {
+                    *found = row;
+                }
             }
         }
-        Ok(found.into_iter().map(|found| LookUp::Read { found, cold_version }).collect())
+        Ok(look_ups)
     }
 
     /// Few keys are read in place, many on a blocking thread.
@@ -503,8 +517,9 @@ impl ReadSnapshot {
         if keys.len() <= INLINE_KEYS {
             return self.hot.rows_at(table, user, keys);
         }
-        let (hot, table, user, keys) = (self.hot.clone(), table.clone(), user.cloned(), keys.to_vec());
-        let read = move || hot.rows_at(&table, user.as_ref(), &keys);
+        let stored = StoredKeys::new(table, user, keys);
+        let (hot, table) = (self.hot.clone(), table.clone());
+        let read = move || hot.rows_at_stored(&table, &stored);
         tokio::task::spawn_blocking(read).await.expect("reading rows does not panic")
     }
 

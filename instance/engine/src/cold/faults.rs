@@ -1,6 +1,7 @@
 //! An object store that fails on command, for tests: for a while, or at one call and for good, as for a process that dies there.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,8 +10,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 
@@ -25,6 +26,8 @@ pub struct Faults {
     pub refuses: Mutex<Option<&'static str>>,
     /// Create-only puts of objects whose path holds it meet another put at the same time: they are refused, and nothing is there.
     pub conflicts: Mutex<Option<&'static str>>,
+    /// The bounded ranges of bytes that were asked for.
+    pub ranges: Mutex<Vec<Range<u64>>>,
     /// After how many calls the process dies, and how.
     death: Mutex<Option<(usize, Dies)>>,
 }
@@ -132,6 +135,9 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        if let Some(GetRange::Bounded(range)) = &options.range {
+            self.faults.ranges.lock().push(range.clone());
+        }
         self.faults.call(self.inner.get_opts(path, options)).await
     }
 

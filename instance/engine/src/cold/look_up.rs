@@ -23,6 +23,7 @@ use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
+use super::ranges;
 use super::reader::RangeReader;
 use super::scalar::{scalar_of, value_at};
 use super::snapshot::{ColdFile, ColdSnapshot};
@@ -85,11 +86,21 @@ async fn search(
     if files.is_empty() || keys.is_empty() {
         return Ok(found);
     }
-    let wanted = Wanted::new(table, keys)?;
+    let shapes = Shapes::new(table, keys)?;
+    let possible: Vec<usize> =
+        (0..keys.len()).filter(|key| files.iter().any(|file| shapes.may_be_in(file, *key))).collect();
+    // Most keys of an INSERT lie beyond all files.
+    if possible.is_empty() {
+        return Ok(found);
+    }
+    let wanted = Wanted::new(shapes, &possible)?;
     // What is read most is what was written last, and a key has one live place: newest first finds it soonest.
     for file in files.iter().rev() {
-        let open: Vec<usize> =
-            (0..keys.len()).filter(|key| found[*key].is_none() && wanted.may_be_in(file, *key)).collect();
+        let open: Vec<usize> = possible
+            .iter()
+            .copied()
+            .filter(|key| found[*key].is_none() && wanted.shapes.may_be_in(file, *key))
+            .collect();
         if !open.is_empty() {
             let searched =
                 async { FileLookUp::open(tier, table, columns, file, &wanted).await?.run(open, &mut found).await };
@@ -102,20 +113,17 @@ async fn search(
     Ok(found)
 }
 
-/// The keys in the shapes in which files are asked for them.
-struct Wanted {
+/// The keys as values of the looked-up columns.
+struct Shapes {
     /// Physical names of the looked-up columns.
     columns: Vec<String>,
     /// Their types, integers all as BIGINT: files have them in the width that the column had when they were written.
-    types: Vec<DataType>,
+    types: Vec<SqlType>,
     /// For each key one value a column.
     values: Vec<Vec<ScalarValue>>,
-    converter: Arc<RowConverter>,
-    /// The keys as comparable rows.
-    rows: Arc<HashMap<OwnedRow, usize>>,
 }
 
-impl Wanted {
+impl Shapes {
     fn new(table: &Table, keys: &[RowKey]) -> Result<Self, EngineError> {
         let wide = with_wide_keys(table);
         let types: Vec<SqlType> = table
@@ -126,22 +134,7 @@ impl Wanted {
             .chain(wide.key_positions().into_iter().map(|place| wide.columns[place].sql_type))
             .collect();
         let values = keys.iter().map(|key| values_of(&wide, key, &types)).collect::<Result<Vec<_>, _>>()?;
-        let arrays = (0..types.len())
-            .map(|column| ScalarValue::iter_to_array(values.iter().map(|values| values[column].clone())))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| failed("compare keys", error))?;
-        let fields = types.iter().map(|sql_type| SortField::new(sql_type.arrow())).collect();
-        let converter = RowConverter::new(fields).map_err(|error| failed("compare keys", error))?;
-        let rows = converter.convert_columns(&arrays).map_err(|error| failed("compare keys", error))?;
-        let rows = rows.iter().enumerate().map(|(key, row)| (row.owned(), key)).collect();
-        let types = types.into_iter().map(SqlType::arrow).collect();
-        Ok(Self {
-            columns: schema::looked_up_columns(table),
-            types,
-            values,
-            converter: converter.into(),
-            rows: Arc::new(rows),
-        })
+        Ok(Self { columns: schema::looked_up_columns(table), types, values })
     }
 
     fn may_be_in(&self, file: &ColdFile, key: usize) -> bool {
@@ -149,6 +142,28 @@ impl Wanted {
             .iter()
             .zip(&self.values[key])
             .all(|(column, value)| file.stats.columns.get(column).is_none_or(|stats| may_hold(stats, value)))
+    }
+}
+
+/// The keys in the shapes in which files are asked for them.
+struct Wanted {
+    shapes: Shapes,
+    converter: Arc<RowConverter>,
+    /// The keys as comparable rows.
+    rows: Arc<HashMap<OwnedRow, usize>>,
+}
+
+impl Wanted {
+    /// The keys that some file may have.
+    fn new(shapes: Shapes, possible: &[usize]) -> Result<Self, EngineError> {
+        let column = |at: usize| ScalarValue::iter_to_array(possible.iter().map(|key| shapes.values[*key][at].clone()));
+        let arrays = (0..shapes.types.len()).map(column).collect::<Result<Vec<_>, _>>();
+        let arrays = arrays.map_err(|error| failed("compare keys", error))?;
+        let fields = shapes.types.iter().map(|sql_type| SortField::new(sql_type.arrow())).collect();
+        let converter = RowConverter::new(fields).map_err(|error| failed("compare keys", error))?;
+        let rows = converter.convert_columns(&arrays).map_err(|error| failed("compare keys", error))?;
+        let rows = rows.iter().zip(possible).map(|(row, key)| (row.owned(), *key)).collect();
+        Ok(Self { shapes, converter: converter.into(), rows: Arc::new(rows) })
     }
 }
 
@@ -220,7 +235,7 @@ impl<'a> FileLookUp<'a> {
         for (group, bounds) in bounds.iter().enumerate() {
             let mut keys = Vec::new();
             for key in open.iter().copied().filter(|key| found[*key].is_none()) {
-                let values = &self.wanted.values[key];
+                let values = &self.wanted.shapes.values[key];
                 if bounds.iter().zip(values).all(|(stats, value)| may_hold(stats, value))
                     && self.passes_blooms(group, values).await?
                 {
@@ -245,7 +260,7 @@ impl<'a> FileLookUp<'a> {
     /// For each row group, the bounds of each looked-up column.
     fn row_group_bounds(&self) -> Result<Vec<Vec<ColumnStats>>, ParquetError> {
         let mut groups = vec![Vec::new(); self.footer().num_row_groups()];
-        for column in &self.wanted.columns {
+        for column in &self.wanted.shapes.columns {
             let converter = self.converter(column)?;
             let (mins, maxes) = (
                 converter.row_group_mins(self.footer().row_groups())?,
@@ -259,7 +274,7 @@ impl<'a> FileLookUp<'a> {
     }
 
     async fn passes_blooms(&self, group: usize, values: &[ScalarValue]) -> Result<bool, EngineError> {
-        for (column, value) in self.wanted.columns.iter().zip(values) {
+        for (column, value) in self.wanted.shapes.columns.iter().zip(values) {
             let Some(index) = self.converter(column).map_err(|error| self.failed(error))?.parquet_column_index() else {
                 continue;
             };
@@ -274,11 +289,22 @@ impl<'a> FileLookUp<'a> {
 
     /// Reads the rows of the keys from one row group and keeps those that are not hidden.
     async fn read(&self, group: usize, keys: &[usize], found: &mut [Option<FoundRow>]) -> Result<(), EngineError> {
-        let reader = RangeReader::new(self.tier.store().objects().clone(), self.path.clone(), self.footer().clone());
+        let pages = self.pages(group, keys).map_err(|error| self.failed(error))?;
+        let projection = self.projection();
+        let mut reader =
+            RangeReader::new(self.tier.store().objects().clone(), self.path.clone(), self.footer().clone());
+        if let Some(pages) = &pages {
+            // All that the decoder will ask for, at once, rather than the key's pages first and then column by column.
+            let ranges = ranges::of_pages(self.footer(), group, &projection, pages);
+            reader.fetch(ranges::joined(ranges)).await.map_err(|error| self.failed(error))?;
+        }
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, self.metadata.clone())
             .with_row_groups(vec![group])
+            .with_projection(projection)
+            // What it keeps of the key's pages is cut by its own batches: it would read more of them than was fetched.
+            .with_max_predicate_cache_size(0)
             .with_row_filter(RowFilter::new(vec![Box::new(self.is_wanted())]));
-        if let Some(pages) = self.pages(group, keys).map_err(|error| self.failed(error))? {
+        if let Some(pages) = pages {
             builder = builder.with_row_selection(pages);
         }
         let stream = builder.build().map_err(|error| self.failed(error))?;
@@ -302,14 +328,24 @@ impl<'a> FileLookUp<'a> {
         Ok(())
     }
 
+    /// The columns that are read of the rows that are found: all, unless nothing of them is decoded.
+    fn projection(&self) -> ProjectionMask {
+        let descriptor = self.footer().file_metadata().schema_descr();
+        if !self.columns.is_empty() {
+            return ProjectionMask::all();
+        }
+        let needed = self.wanted.shapes.columns.iter().map(String::as_str).chain([SEQ, UPDATED]);
+        ProjectionMask::columns(descriptor, needed)
+    }
+
     /// The predicate that reads key columns only; other columns are read for the rows that pass.
     fn is_wanted(
         &self,
     ) -> ArrowPredicateFn<impl FnMut(RecordBatch) -> Result<BooleanArray, arrow::error::ArrowError> + 'static> {
         let descriptor = self.footer().file_metadata().schema_descr();
-        let mask = ProjectionMask::columns(descriptor, self.wanted.columns.iter().map(String::as_str));
+        let mask = ProjectionMask::columns(descriptor, self.wanted.shapes.columns.iter().map(String::as_str));
         let (converter, rows) = (self.wanted.converter.clone(), self.wanted.rows.clone());
-        let (columns, types) = (self.wanted.columns.clone(), self.wanted.types.clone());
+        let (columns, types) = (self.wanted.shapes.columns.clone(), self.wanted.shapes.types.clone());
         ArrowPredicateFn::new(mask, move |batch| {
             let keys = comparable(&converter, &columns, &types, &batch)?;
             Ok(keys.iter().map(|row| Some(rows.contains_key(&row.owned()))).collect())
@@ -317,7 +353,7 @@ impl<'a> FileLookUp<'a> {
     }
 
     fn keys_of(&self, batch: &RecordBatch) -> Result<Vec<Option<usize>>, arrow::error::ArrowError> {
-        let keys = comparable(&self.wanted.converter, &self.wanted.columns, &self.wanted.types, batch)?;
+        let keys = comparable(&self.wanted.converter, &self.wanted.shapes.columns, &self.wanted.shapes.types, batch)?;
         Ok(keys.iter().map(|row| self.wanted.rows.get(&row.owned()).copied()).collect())
     }
 
@@ -330,7 +366,7 @@ impl<'a> FileLookUp<'a> {
             return Ok(None);
         }
         let mut selection: Option<RowSelection> = None;
-        for (place, column) in self.wanted.columns.iter().enumerate() {
+        for (place, column) in self.wanted.shapes.columns.iter().enumerate() {
             let converter = self.converter(column)?;
             let mins = converter.data_page_mins(columns, offsets, [&group])?;
             let maxes = converter.data_page_maxes(columns, offsets, [&group])?;
@@ -339,7 +375,7 @@ impl<'a> FileLookUp<'a> {
             };
             let pages = counts.iter().flatten().enumerate().map(|(page, rows)| {
                 let stats = ColumnStats { min: value_in(&mins, page), max: value_in(&maxes, page), nulls: None };
-                let needed = keys.iter().any(|key| may_hold(&stats, &self.wanted.values[*key][place]));
+                let needed = keys.iter().any(|key| may_hold(&stats, &self.wanted.shapes.values[*key][place]));
                 let rows = usize::try_from(rows).expect("a page has fewer rows than memory has bytes");
                 if needed { RowSelector::select(rows) } else { RowSelector::skip(rows) }
             });
@@ -371,14 +407,14 @@ impl<'a> FileLookUp<'a> {
 fn comparable(
     converter: &RowConverter,
     columns: &[String],
-    types: &[DataType],
+    types: &[SqlType],
     batch: &RecordBatch,
 ) -> Result<arrow::row::Rows, arrow::error::ArrowError> {
     let missing = |name: &String| arrow::error::ArrowError::SchemaError(format!("the file has no column {name}"));
     let arrays = columns
         .iter()
         .zip(types)
-        .map(|(name, data_type)| cast(batch.column_by_name(name).ok_or_else(|| missing(name))?, data_type))
+        .map(|(name, sql_type)| cast(batch.column_by_name(name).ok_or_else(|| missing(name))?, &sql_type.arrow()))
         .collect::<Result<Vec<_>, _>>()?;
     converter.convert_columns(&arrays)
 }

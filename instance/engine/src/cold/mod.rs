@@ -4,7 +4,7 @@
 //! * [`schema`], [`stats`], [`file`], [`vector`]: what is written;
 //! * [`log`], [`end`], [`blame`], [`tombstones`], [`snapshot`]: the Delta log, and one version of it in memory;
 //! * [`name`], [`pins`]: what a file's name tells, and which files somebody may still read;
-//! * [`footer`], [`reader`], [`look_up`]: reading single rows by key.
+//! * [`footer`], [`ranges`], [`reader`], [`look_up`]: reading single rows by key.
 //!
 //! Nothing here decides when something is flushed, and nothing here writes to the hot tier.
 
@@ -20,6 +20,7 @@ pub mod log;
 pub mod look_up;
 pub mod name;
 pub mod pins;
+pub mod ranges;
 pub mod reader;
 pub mod scalar;
 pub mod schema;

@@ -1,25 +1,25 @@
 //! One batch of row writes: each member is judged by the rows on disk and by the members before it.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use rocksdb::{DBPinnableSlice, WriteBatch};
+use rocksdb::{ColumnFamily, DBPinnableSlice, WriteBatch};
 
 use crate::EngineError;
 use crate::commit::Shared;
 use crate::commit::clock::Draw;
-use crate::commit::judge::{is_current, is_current_in_stream, is_dirtied, visible_hot};
+use crate::commit::judge::{is_current, is_current_in_stream, is_dirtied, is_known_unwritten, visible_hot};
 use crate::commit::record::{ColdRow, Read, RowRecord};
 use crate::commit::unflushed::Version;
 use crate::commit::writer::{TableState, Tables, no_table, stage_high_water};
 use crate::engine::Committed;
+use crate::hot::Hot;
 use crate::hot::changes::{self, Operation};
 use crate::hot::row::{self, RowHeader};
 use crate::hot::store::{Family, failed};
 use crate::hot::stream::{self, Buckets, Moment};
 use crate::hot::tier::{self, Mask};
-use crate::schema::TableId;
+use crate::schema::{TableId, TableKind};
 use crate::seq::Seq;
 
 /// A batch that is being built.
@@ -28,6 +28,7 @@ pub(super) struct Group<'a> {
     tables: &'a Tables,
     members: &'a [Vec<RowRecord>],
     batch: WriteBatch,
+    families: Families<'a>,
     /// Rows of members that were accepted, by stored key.
     accepted: HashMap<&'a [u8], Accepted>,
     staged: Staged,
@@ -35,6 +36,37 @@ pub(super) struct Group<'a> {
     moment: Moment,
     /// Where a row is stamped before it is copied into the batch.
     scratch: Vec<u8>,
+}
+
+/// The families that a group writes into: their handles are found by name, which costs too much for each row.
+struct Families<'a> {
+    user_rows: &'a ColumnFamily,
+    shared_rows: &'a ColumnFamily,
+    stream_rows: &'a ColumnFamily,
+    changes: &'a ColumnFamily,
+    masks: &'a ColumnFamily,
+    dirty: &'a ColumnFamily,
+}
+
+impl<'a> Families<'a> {
+    fn of(hot: &'a Hot) -> Self {
+        Self {
+            user_rows: hot.family(Family::UserTable),
+            shared_rows: hot.family(Family::SharedTable),
+            stream_rows: hot.family(Family::StreamTable),
+            changes: hot.family(Family::Changes),
+            masks: hot.family(Family::Masks),
+            dirty: hot.family(Family::Dirty),
+        }
+    }
+
+    fn of_rows(&self, kind: TableKind) -> &'a ColumnFamily {
+        match kind {
+            TableKind::User => self.user_rows,
+            TableKind::Shared => self.shared_rows,
+            TableKind::Stream => self.stream_rows,
+        }
+    }
 }
 
 /// The newest version of a key within the group.
@@ -88,6 +120,7 @@ impl<'a> Group<'a> {
             tables,
             members,
             batch: WriteBatch::default(),
+            families: Families::of(&shared.hot),
             accepted: HashMap::new(),
             staged: Staged { last_seq, rows: Vec::new() },
             moment: shared.clock.moment(),
@@ -97,11 +130,12 @@ impl<'a> Group<'a> {
 
     /// Judges a member, and stages all of its rows or none.
     pub(super) fn commit(&mut self, member: usize) -> Result<Committed, EngineError> {
-        let visible = self.judge(member)?;
+        let states = self.states(member)?;
+        let visible = self.judge(member, &states)?;
         let shared = self.shared;
         let mut draw = shared.clock.draw();
-        for (row, visible) in visible.into_iter().enumerate() {
-            self.stage(member, row, visible, &mut draw);
+        for (row, (visible, state)) in visible.into_iter().zip(states).enumerate() {
+            self.stage(member, row, state, visible, &mut draw);
         }
         Ok(Committed { last_seq: self.staged.last_seq, updated: draw.updated() })
     }
@@ -112,21 +146,31 @@ impl<'a> Group<'a> {
         (self.batch, self.staged)
     }
 
+    /// The table of each row of the member.
+    fn states(&self, member: usize) -> Result<Vec<&'a TableState>, EngineError> {
+        let mut states: Vec<&TableState> = Vec::with_capacity(self.members[member].len());
+        let mut before: Option<TableId> = None;
+        for row in &self.members[member] {
+            let state = match states.last() {
+                Some(state) if before == Some(row.table) => *state,
+                _ => self.tables.get(&row.table).ok_or_else(|| no_table(row.table))?,
+            };
+            before = Some(row.table);
+            states.push(state);
+        }
+        Ok(states)
+    }
+
     /// The visible version that each row of the member supersedes, if everything that it read still holds.
-    fn judge(&self, member: usize) -> Result<Vec<Option<Visible<'a>>>, EngineError> {
+    fn judge(&self, member: usize, states: &[&TableState]) -> Result<Vec<Option<Visible<'a>>>, EngineError> {
         let rows = &self.members[member];
-        let stored = self.stored(rows)?;
-        let mut keys = HashMap::with_capacity(rows.len());
+        if let Some(second) = second_of_a_key(rows) {
+            let name = &states[second].name;
+            return Err(EngineError::Invalid(format!("a commit names a key of table {name} twice")));
+        }
+        let stored = self.stored(rows, states)?;
         let mut visible = Vec::with_capacity(rows.len());
-        for (row, stored) in rows.iter().zip(stored) {
-            let state = table_of(self.tables, row)?;
-            if row.has_hidden_key() {
-                // It is unique by its `_seq`.
-            } else if let Entry::Vacant(first) = keys.entry(row.key.as_slice()) {
-                first.insert(());
-            } else {
-                return Err(EngineError::Invalid(format!("a commit names a key of table {} twice", state.name)));
-            }
+        for ((row, state), stored) in rows.iter().zip(states).zip(stored) {
             let found = self.visible(row, stored, state)?;
             let header = found.as_ref().map(|visible| &visible.header);
             let is_current = match state.buckets {
@@ -141,21 +185,26 @@ impl<'a> Group<'a> {
         Ok(visible)
     }
 
-    /// What is stored at the keys of these rows. Generated keys are not looked up.
-    fn stored(&self, rows: &[RowRecord]) -> Result<Vec<Option<DBPinnableSlice<'a>>>, EngineError> {
+    /// What is stored at the keys of these rows. Keys are not looked up that were generated, or are known to be where they were.
+    fn stored(
+        &self,
+        rows: &[RowRecord],
+        states: &[&TableState],
+    ) -> Result<Vec<Option<DBPinnableSlice<'a>>>, EngineError> {
         let mut found: Vec<_> = rows.iter().map(|_| None).collect();
-        let mut by_family: HashMap<Family, Vec<usize>> = HashMap::new();
-        for (at, row) in rows.iter().enumerate().filter(|(_, row)| row.read != Read::Generated) {
-            let state = table_of(self.tables, row)?;
+        let mut by_kind: BTreeMap<&str, (TableKind, Vec<usize>)> = BTreeMap::new();
+        for (at, (row, state)) in rows.iter().zip(states).enumerate() {
             match state.buckets {
+                _ if row.read == Read::Generated => {}
                 Some(buckets) => found[at] = self.live_in_stream(row, buckets)?,
-                None => by_family.entry(Family::of_rows(state.kind)).or_default().push(at),
+                None if is_known_unwritten(&row.read, state.last_written) => {}
+                None => by_kind.entry(state.kind.as_str()).or_insert((state.kind, Vec::new())).1.push(at),
             }
         }
-        for (family, places) in by_family {
-            let (db, family) = (self.shared.hot.db(), self.shared.hot.family(family));
+        for (kind, places) in by_kind.into_values() {
+            let family = self.families.of_rows(kind);
             let keys = places.iter().map(|at| rows[*at].key.as_slice());
-            for (at, value) in places.iter().zip(db.batched_multi_get_cf(family, keys, false)) {
+            for (at, value) in places.iter().zip(self.shared.hot.db().batched_multi_get_cf(family, keys, false)) {
                 found[*at] = value.map_err(failed("read rows that a commit supersedes"))?;
             }
         }
@@ -170,7 +219,7 @@ impl<'a> Group<'a> {
             Read::Looked { seq: Some(seq), .. } => vec![of_bucket(buckets.of_seq(*seq))],
             _ => buckets.live(self.moment).rev().map(of_bucket).collect(),
         };
-        let (db, family) = (self.shared.hot.db(), self.shared.hot.family(Family::StreamTable));
+        let (db, family) = (self.shared.hot.db(), self.families.stream_rows);
         for found in db.batched_multi_get_cf(family, probes.iter(), false) {
             let Some(bytes) = found.map_err(failed("read rows that a commit supersedes"))? else { continue };
             if buckets.is_live(row::header(&bytes)?.updated, self.moment.now) {
@@ -196,9 +245,15 @@ impl<'a> Group<'a> {
     }
 
     /// The batch: row, mask, dirty key, change record. It can't fail, or a part of a member would be committed.
-    fn stage(&mut self, member: usize, at: usize, visible: Option<Visible<'_>>, draw: &mut Draw<'_>) {
-        let (hot, row) = (&self.shared.hot, &self.members[member][at]);
-        let state = self.tables.get(&row.table).expect("the member was judged");
+    fn stage(
+        &mut self,
+        member: usize,
+        at: usize,
+        state: &TableState,
+        visible: Option<Visible<'_>>,
+        draw: &mut Draw<'_>,
+    ) {
+        let row = &self.members[member][at];
         let (seq, updated) = (draw.seq(), draw.updated());
         self.scratch.clear();
         self.scratch.extend_from_slice(&row.value);
@@ -209,16 +264,16 @@ impl<'a> Group<'a> {
         let row_key = row_key(row, seq);
         match state.buckets {
             Some(buckets) => self.stage_in_stream(row, &row_key, buckets, header, superseded.as_ref()),
-            None => self.batch.put_cf(hot.family(Family::of_rows(state.kind)), &row.key, &self.scratch),
+            None => self.batch.put_cf(self.families.of_rows(state.kind), &row.key, &self.scratch),
         }
         let cold = visible.is_none().then(|| cold_row(row)).flatten();
         if let Some(cold) = cold {
             let mask = Mask::storage_key(row.table, &cold.place.file, cold.place.row);
-            self.batch.put_cf(hot.family(Family::Masks), mask, Mask::storage_value(seq, row.row_key()));
+            self.batch.put_cf(self.families.masks, mask, Mask::storage_value(seq, row.row_key()));
         }
         if let Some(intent) = is_dirtied(superseded.as_ref(), &state.record.intents) {
             let dirty = tier::dirty_key(row.table, intent.job, row.row_key());
-            self.batch.put_cf(hot.family(Family::Dirty), dirty, []);
+            self.batch.put_cf(self.families.dirty, dirty, []);
         }
         let change_bytes = self.stage_change(row, &row_key, seq, visible.as_ref(), cold);
 
@@ -236,7 +291,8 @@ impl<'a> Group<'a> {
             is_unflushed: state.buckets.is_none(),
         });
         self.staged.last_seq = seq;
-        if !row.has_hidden_key() {
+        // Only later members ask.
+        if member + 1 < self.members.len() && !row.has_hidden_key() {
             self.accepted.insert(&row.key, Accepted { header, member, row: at });
         }
     }
@@ -251,7 +307,7 @@ impl<'a> Group<'a> {
         header: RowHeader,
         superseded: Option<&RowHeader>,
     ) {
-        let family = self.shared.hot.family(Family::StreamTable);
+        let family = self.families.stream_rows;
         let stored = |seq| stream::stored_key(row.table, buckets.of_seq(seq), row_key);
         if let Some(old) = superseded.filter(|old| !old.deleted) {
             self.batch.delete_cf(family, stored(old.seq));
@@ -288,7 +344,7 @@ impl<'a> Group<'a> {
         };
         let key = changes::storage_key(row.table, row.user(), seq);
         let value = changes::storage_value(operation, row_key, old);
-        self.batch.put_cf(self.shared.hot.family(Family::Changes), &key, &value);
+        self.batch.put_cf(self.families.changes, &key, &value);
         (key.len() + value.len()) as u64
     }
 }
@@ -298,19 +354,20 @@ impl Staged {
         self.rows.is_empty()
     }
 
-    /// The tables that rows were written of, with the sequence of each, ascending.
+    /// The tables that rows were written of, with the last sequence of each run of rows, ascending.
     pub(super) fn written(&self) -> impl Iterator<Item = (TableId, Seq)> {
-        self.rows.iter().map(|row| (row.table, row.new.seq))
+        let runs = self.rows.chunk_by(|one, next| one.table == next.table);
+        runs.filter_map(<[_]>::last).map(|row| (row.table, row.new.seq))
     }
 
     /// Counts what is on disk now.
     pub(super) fn publish(self, shared: &Shared) {
         let (mut unflushed, mut changes) = (shared.unflushed.lock(), shared.changes.lock());
-        for row in self.rows {
-            if row.is_unflushed {
-                unflushed.entry(row.table).or_default().put(row.new, row.superseded);
-            }
-            changes.add(row.table, row.new.seq, row.change_bytes);
+        for rows in self.rows.chunk_by(|one, next| one.table == next.table) {
+            let table = rows[0].table;
+            let counters = unflushed.entry(table).or_default();
+            rows.iter().filter(|row| row.is_unflushed).for_each(|row| counters.put(row.new, row.superseded));
+            rows.iter().for_each(|row| changes.add(table, row.new.seq, row.change_bytes));
         }
     }
 }
@@ -323,8 +380,13 @@ fn row_key(row: &RowRecord, seq: Seq) -> Cow<'_, [u8]> {
     Cow::Borrowed(row.row_key())
 }
 
-fn table_of<'t>(tables: &'t Tables, row: &RowRecord) -> Result<&'t TableState, EngineError> {
-    tables.get(&row.table).ok_or_else(|| no_table(row.table))
+/// The first row whose key another one before it has. A row without a key is unique by its `_seq`.
+fn second_of_a_key(rows: &[RowRecord]) -> Option<usize> {
+    if rows.is_sorted_by(|one, next| one.key < next.key) {
+        return None;
+    }
+    let mut keys = HashSet::with_capacity(rows.len());
+    rows.iter().position(|row| !row.has_hidden_key() && !keys.insert(row.key.as_slice()))
 }
 
 fn cold_row(row: &RowRecord) -> Option<&ColdRow> {

@@ -28,6 +28,12 @@ pub fn is_current_in_stream(live: Option<&RowHeader>, read: &Read) -> bool {
     }
 }
 
+/// Whether the hot tier is known to have no version of the key: it had none when the write looked, and no row of the table was written
+/// since. Rows only leave it for the cold tier, whose version is compared in any case.
+pub fn is_known_unwritten(read: &Read, last_written: Seq) -> bool {
+    matches!(read, Read::Looked { unwritten_through: Some(through), .. } if last_written <= *through)
+}
+
 /// The flush that may carry a version which a commit supersedes; after a restart too, for the intent is stored.
 pub fn is_dirtied<'a>(superseded: Option<&RowHeader>, intents: &'a [Intent]) -> Option<&'a Intent> {
     let hot = superseded?;

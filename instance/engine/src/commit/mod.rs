@@ -29,6 +29,7 @@ mod writer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -41,10 +42,10 @@ use crate::catalog::{self, Catalog, CatalogChange};
 use crate::config::EngineConfig;
 use crate::engine::{Place, Unflushed};
 use crate::flush::{Epoch, Intent};
-use crate::hot::snapshot::FlushedKeys;
 use crate::hot::{Hot, HotSnapshot, RowKey};
 use crate::recovery::fence::Fenced;
 use crate::schema::{Table, TableId};
+use crate::seq::Seq;
 
 use background::Background;
 use clock::{Clock, SeqClock};
@@ -72,6 +73,20 @@ pub(crate) struct Shared {
     pub(crate) catalog: ArcSwap<Catalog>,
     pub(crate) unflushed: Mutex<HashMap<TableId, Counters>>,
     pub(crate) changes: Mutex<ChangeLogs>,
+    /// The last sequence of a commit of rows that is on disk.
+    committed: AtomicI64,
+}
+
+impl Shared {
+    /// Every snapshot that is taken from now on has all commits of rows up to this one.
+    pub(crate) fn committed(&self) -> Seq {
+        Seq(self.committed.load(Ordering::Acquire))
+    }
+
+    /// Called once a commit up to this one is on disk, and before it is answered.
+    fn set_committed(&self, last: Seq) {
+        self.committed.store(last.0, Ordering::Release);
+    }
 }
 
 struct Threads {
@@ -98,6 +113,7 @@ impl Committer {
             catalog: ArcSwap::from_pointee(catalog),
             unflushed: Mutex::new(rebuilt.unflushed),
             changes: Mutex::new(rebuilt.changes),
+            committed: AtomicI64::new(hot.high_water().seq.0),
             hot,
         });
         let (queue, messages) = mpsc::channel(config.limits.commit_queue);
@@ -213,13 +229,12 @@ impl Committer {
         limit: usize,
     ) -> Result<Option<Vec<u8>>, EngineError> {
         let (hot, id, kind) = (self.shared.hot.clone(), table.id, table.kind);
-        let scan = move || hot.snapshot().flushed_keys(id, kind, &after.unwrap_or_default(), limit);
-        let FlushedKeys { keys, next } = tokio::task::spawn_blocking(scan).await.expect("the scan does not panic")?;
-        if !keys.is_empty() {
-            let bytes = keys.iter().map(Vec::len).sum();
-            self.submit(CommitRecord::DeleteFlushed { table: id, keys }, bytes).await?;
+        let scan = move || hot.snapshot().flushed_part(id, kind, &after.unwrap_or_default(), limit);
+        let part = tokio::task::spawn_blocking(scan).await.expect("the scan does not panic")?;
+        if let Some(range) = part.range {
+            self.submit(CommitRecord::DeleteFlushed { table: id, range }, part.bytes).await?;
         }
-        Ok(next)
+        Ok(part.next)
     }
 
     /// The newest catalog.

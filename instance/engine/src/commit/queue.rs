@@ -162,8 +162,10 @@ impl Writer {
         if staged.is_empty() {
             return ended;
         }
+        staged.written().for_each(|(table, seq)| shared.hot.newest().raise(table, seq));
         self.write(batch, self.sync);
         self.last_seq = staged.last_seq;
+        shared.set_committed(staged.last_seq);
         for (table, seq) in staged.written() {
             if let Some(state) = self.tables.get_mut(&table) {
                 state.last_written = seq;

@@ -25,23 +25,25 @@ pub(super) fn rebuild(hot: &Hot, catalog: &Catalog) -> Result<Rebuilt, EngineErr
     let mut rebuilt = Rebuilt { tables: Tables::new(), unflushed: HashMap::new(), changes: ChangeLogs::default() };
     for table in catalog.tables.values() {
         let state = TableState::new(table, snapshot.tier_record(table.id)?, hot.high_water().seq);
-        count_rows(&snapshot, table.id, &state, &mut rebuilt)?;
+        hot.newest().raise(table.id, count_rows(&snapshot, table.id, &state, &mut rebuilt)?);
         count_changes(&snapshot, table.id, &state, &mut rebuilt)?;
         rebuilt.tables.insert(table.id, state);
     }
     Ok(rebuilt)
 }
 
+/// Answers with the newest sequence of the table's rows.
 fn count_rows(
     snapshot: &HotSnapshot,
     table: TableId,
     state: &TableState,
     rebuilt: &mut Rebuilt,
-) -> Result<(), EngineError> {
+) -> Result<Seq, EngineError> {
     // Rows of stream tables are never flushed, and so never unflushed.
     if state.buckets.is_some() {
-        return Ok(());
+        return Ok(Seq::MAX);
     }
+    let mut newest = Seq::ZERO;
     let mut counters = Counters::default();
     if let Some(flush) = state.record.intents.iter().find(|intent| intent.kind == IntentKind::Flush) {
         counters.begin_flush(flush.w);
@@ -49,6 +51,7 @@ fn count_rows(
     let prefix = key::table_prefix(table);
     snapshot.each(Family::of_rows(state.kind), &prefix, |stored, value| {
         let header = row::header(value)?;
+        newest = newest.max(header.seq);
         if header.seq > state.record.tier.flushed_through {
             let bytes = (prefix.len() + stored.len() + value.len()) as u64;
             counters.recover(Version { seq: header.seq, updated: header.updated, bytes });
@@ -56,7 +59,7 @@ fn count_rows(
         Ok(())
     })?;
     rebuilt.unflushed.insert(table, counters);
-    Ok(())
+    Ok(newest)
 }
 
 fn count_changes(

@@ -84,8 +84,8 @@ pub enum CommitRecord {
     DeleteFlushed {
         /// The table.
         table: TableId,
-        /// Keys within the table of rows that were at or below `flushed_through` when they were scanned.
-        keys: Vec<Vec<u8>>,
+        /// Where rows lay at or below `flushed_through` when they were scanned.
+        range: KeyRange,
     },
     /// The oldest part of a table's change log goes.
     TrimChanges {
@@ -152,6 +152,8 @@ pub enum Read {
         cold: Option<ColdRow>,
         /// The cold version of the snapshot.
         cold_version: i64,
+        /// Where the hot tier had no version of the key, not even a tombstone: the snapshot has every commit up to this one.
+        unwritten_through: Option<Seq>,
     },
 }
 
@@ -185,7 +187,9 @@ impl RowRecord {
         if write.key.0.is_empty() && (table.kind != TableKind::Stream || write.new.is_none() || found) {
             return Err(invalid("only new rows of stream tables go without a key: not so a row"));
         }
-        let mut key = key::part_prefix(table.id, write.user.as_ref());
+        let mut key =
+            Vec::with_capacity(write.user.as_ref().map_or(4, |user| user.as_str().len() + 8) + write.key.0.len());
+        key::put_part_prefix(&mut key, table.id, write.user.as_ref());
         let user_end = key.len();
         key.extend_from_slice(&write.key.0);
         let read = Read::of(&write)?;
@@ -219,7 +223,7 @@ impl RowRecord {
 
 impl Read {
     fn of(write: &RowWrite) -> Result<Self, EngineError> {
-        let LookUp::Read { found, cold_version } = &write.look_up else {
+        let LookUp::Read { found, cold_version, unwritten_through } = &write.look_up else {
             return Ok(Self::Generated);
         };
         let in_cold = found.as_ref().and_then(|found| found.place.clone().map(|place| (found, place)));
@@ -229,7 +233,12 @@ impl Read {
             Ok::<_, EngineError>(ColdRow { place, image })
         });
         let seq = found.as_ref().map(|found| found.seq);
-        Ok(Self::Looked { seq, cold: cold.transpose()?, cold_version: *cold_version })
+        Ok(Self::Looked {
+            seq,
+            cold: cold.transpose()?,
+            cold_version: *cold_version,
+            unwritten_through: *unwritten_through,
+        })
     }
 }
 
@@ -248,6 +257,7 @@ mod tests {
             seq: Some(Seq(5)),
             cold: Some(ColdRow { place: place.clone(), image: vec![1, 2] }),
             cold_version: 3,
+            unwritten_through: Some(Seq(4)),
         };
         let row = RowRecord {
             table: TableId(1),

@@ -1,7 +1,6 @@
 //! The committer over a real RocksDB: single commits, groups, restarts, damage; and random programs against a model.
 
 mod programs;
-mod speed;
 mod streams;
 mod volume;
 mod world;

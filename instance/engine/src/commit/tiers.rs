@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rocksdb::WriteBatch;
+use rocksdb::{ReadOptions, WriteBatch};
 use uuid::Uuid;
 
 use crate::EngineError;
@@ -17,6 +17,9 @@ use crate::hot::tier::{self, Mask, TableTier, TierRecord};
 use crate::hot::{RowKey, key, row};
 use crate::schema::{TableId, TableKind};
 use crate::seq::Seq;
+
+/// From so many rows on a range is deleted as one: for fewer it would cost later reads more than it saves.
+const RANGE_ROWS: usize = 256;
 
 impl Writer {
     /// Flush, step 1: W, the intent and the snapshot of rows and masks, at one point of the order.
@@ -112,22 +115,32 @@ impl Writer {
         Ok(())
     }
 
-    /// Flush, step 5, one chunk: rows that no read sees any more.
-    pub(super) fn delete_flushed(&mut self, table: TableId, keys: &[Vec<u8>]) -> Result<Outcome, EngineError> {
+    /// Flush, step 5, one chunk: rows that no read sees any more. Many with no newer one between them go as a range, which leaves one
+    /// trace in RocksDB instead of one for each.
+    pub(super) fn delete_flushed(&mut self, table: TableId, range: &KeyRange) -> Result<Outcome, EngineError> {
         let state = self.table(table)?;
         let (hot, tier) = (&self.shared.hot, state.record.tier);
         let family = hot.family(Family::of_rows(state.kind));
-        let stored: Vec<_> = keys.iter().map(|row_key| [&key::table_prefix(table), &row_key[..]].concat()).collect();
-        let mut batch = WriteBatch::default();
-        for (stored, found) in stored.iter().zip(hot.db().batched_multi_get_cf(family, stored.iter(), true)) {
-            let bytes = found.map_err(failed("read flushed rows"))?;
-            let seq = bytes.map(|bytes| row::header(&bytes)).transpose()?.map(|header| header.seq);
-            if may_delete_hot(seq, &tier) {
-                batch.delete_cf(family, stored);
+        let (from, to) = range;
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(to.clone());
+        let mut rows = hot.db().raw_iterator_cf_opt(family, options);
+        rows.seek(from);
+        let (mut flushed, mut kept) = (WriteBatch::default(), 0);
+        while let Some((stored, bytes)) = rows.item() {
+            match may_delete_hot(Some(row::header(bytes)?.seq), &tier) {
+                true => flushed.delete_cf(family, stored),
+                false => kept += 1,
             }
+            rows.next();
+        }
+        rows.status().map_err(failed("read flushed rows"))?;
+        if kept == 0 && flushed.len() >= RANGE_ROWS {
+            flushed.clear();
+            flushed.delete_range_cf(family, from, to);
         }
         // Rows that come back after a power cut lie below `flushed_through` still, and are deleted by the next flush.
-        self.write(batch, false);
+        self.write(flushed, false);
         Ok(Outcome::Done)
     }
 

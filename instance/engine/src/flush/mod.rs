@@ -11,6 +11,7 @@
 mod intent;
 pub(crate) mod jobs;
 mod owner;
+mod places;
 pub(crate) mod rests;
 pub(crate) mod run;
 pub(crate) mod safety;
@@ -108,6 +109,7 @@ impl Flusher {
                 target_file_bytes: config.flush.target_file_bytes,
                 stopped,
                 alive: Mutex::default(),
+                places: Mutex::default(),
                 death: Mutex::default(),
             },
             config: config.flush.clone(),

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Intent;
 use super::owner::{Owner, StoppedTables};
+use super::places::JobPlaces;
 use crate::EngineError;
 use crate::catalog;
 use crate::cold::file::{FilePlan, Layout, WrittenFile, write_files};
@@ -96,6 +97,8 @@ pub struct Runner {
     pub(crate) stopped: StoppedTables,
     /// Attempts of this process that may still write files or begin a commit: nothing of theirs is an orphan.
     pub(crate) alive: parking_lot::Mutex<HashMap<Uuid, TableId>>,
+    /// Where the rows lie of the flushes that run.
+    pub(crate) places: parking_lot::Mutex<HashMap<Uuid, Arc<JobPlaces>>>,
     /// Where a test lets the process die; nowhere else is it ever set.
     pub(crate) death: parking_lot::Mutex<Death>,
 }
@@ -116,6 +119,18 @@ impl Alive<'_> {
 impl Drop for Alive<'_> {
     fn drop(&mut self) {
         self.runner.alive.lock().remove(&self.attempt);
+    }
+}
+
+/// Says that the places of a job's rows are known, as long as it exists.
+struct KnownPlaces<'a> {
+    runner: &'a Runner,
+    job: Uuid,
+}
+
+impl Drop for KnownPlaces<'_> {
+    fn drop(&mut self) {
+        self.runner.places.lock().remove(&self.job);
     }
 }
 
@@ -158,7 +173,8 @@ impl Runner {
         // An ALTER may have come first: the files need the schema that their rows were written with.
         let table = &catalog::table_at(&snapshot, table.id)?.map_or_else(|| table.clone(), Arc::new);
         let before = self.cold.at(table, intent.version - 1).await?;
-        let files = self.write_rows(table, &intent, snapshot.clone()).await?;
+        let (files, places) = self.write_rows(table, &intent, snapshot.clone()).await?;
+        let _known = self.know_places(intent.job, places);
         let mut actions = log::schema_actions(table, &before);
         actions.extend(self.hide_masked_rows(table, &intent, &before, &snapshot).await?);
         actions.extend(files.iter().map(|file| Action::Add(self.cold_file(file).to_add())));
@@ -179,12 +195,21 @@ impl Runner {
         table: &Arc<Table>,
         intent: &Intent,
         snapshot: HotSnapshot,
-    ) -> Result<Vec<WrittenFile>, EngineError> {
+    ) -> Result<(Vec<WrittenFile>, Option<JobPlaces>), EngineError> {
         let schema = schema::file_schema(table);
         let plan = self.file_plan(table, JobName::of(intent));
         let columns = schema::file_columns(table);
-        let mut scan = snapshot.scan(table, None, None, table.kind.is_per_user());
-        let batches = std::iter::from_fn(move || scan.next_batch(BATCH_ROWS).transpose()).map(move |batch| {
+        let mut scan = snapshot.scan(table, None, None, table.kind.is_per_user()).once();
+        let scanned = Arc::new(parking_lot::Mutex::new(None));
+        let end = scanned.clone();
+        let next = move || {
+            let batch = scan.next_batch(BATCH_ROWS).transpose();
+            if batch.is_none() {
+                *end.lock() = scan.take_ordinals();
+            }
+            batch
+        };
+        let batches = std::iter::from_fn(next).fuse().map(move |batch| {
             let batch = batch?;
             let arrays = columns.iter().map(|column| {
                 let array = batch.column_by_name(&column.name).ok_or_else(|| EngineError::Corrupt {
@@ -197,7 +222,18 @@ impl Runner {
             RecordBatch::try_new(schema.clone(), arrays)
                 .map_err(|error| EngineError::Cold { action: "shape hot rows for a file".into(), source: error.into() })
         });
-        write_files(self.cold.store(), &self.cold.log(table.uuid), plan, batches).await
+        let files = write_files(self.cold.store(), &self.cold.log(table.uuid), plan, batches).await?;
+        let ordinals = scanned.lock().take();
+        let places = ordinals.and_then(|ordinals| JobPlaces::new(table.clone(), snapshot, ordinals, &files));
+        Ok((files, places))
+    }
+
+    /// Remembers where a job's rows lie, until what is returned is dropped.
+    fn know_places(&self, job: Uuid, places: Option<JobPlaces>) -> KnownPlaces<'_> {
+        if let Some(places) = places {
+            self.places.lock().insert(job, Arc::new(places));
+        }
+        KnownPlaces { runner: self, job }
     }
 
     /// How a job writes its files.

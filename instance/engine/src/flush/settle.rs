@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::places::JobPlaces;
 use super::run::{LOG_RETENTION_MS, Lane, Runner};
 use super::{Intent, IntentKind};
 use crate::EngineError;
@@ -69,9 +70,13 @@ impl Runner {
         after: &ColdSnapshot,
     ) -> Result<(), EngineError> {
         let files = after.new_files(before);
+        let known = self.places.lock().get(&intent.job).cloned();
         let mut places = HashMap::new();
         while let Err(missing) = self.committer.end_flush(table.id, intent, places.clone()).await? {
-            self.find_places(table, &files, missing, &mut places).await?;
+            match &known {
+                Some(known) => find_known_places(known.clone(), missing, &mut places).await?,
+                None => self.find_places(table, &files, missing, &mut places).await?,
+            }
         }
         Ok(())
     }
@@ -179,6 +184,17 @@ impl Runner {
             (Err(error), _) => Err(error),
         }
     }
+}
+
+/// By the rows' numbers: on a thread that may block, for rows of the hot tier are counted.
+async fn find_known_places(
+    known: Arc<JobPlaces>,
+    missing: Vec<RowKey>,
+    places: &mut HashMap<RowKey, Option<Place>>,
+) -> Result<(), EngineError> {
+    let find = move || known.of(&missing).map(|found| missing.into_iter().zip(found).collect::<Vec<_>>());
+    places.extend(tokio::task::spawn_blocking(find).await.expect("counting rows does not panic")?);
+    Ok(())
 }
 
 fn outlived(store: &str, table: &Table, next: i64, newest: i64) -> String {

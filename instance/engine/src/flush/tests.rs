@@ -1,7 +1,9 @@
 //! Flush jobs over the whole engine: what is read stays what was acknowledged, whatever ends a job.
 
+mod cold_reads;
 mod evolution;
 mod log;
+mod places;
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;

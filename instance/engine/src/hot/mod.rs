@@ -3,7 +3,7 @@
 //! * [`key`], [`row`], [`changes`]: how keys, rows and change records are encoded; pure;
 //! * [`store`]: the database itself, opened once, with the record that says whose volume it is ([`volume`]);
 //! * [`stream`]: how rows of stream tables lie by time; pure;
-//! * [`snapshot`], [`scan`]: consistent reads, as rows or as Arrow batches ([`batch`]);
+//! * [`snapshot`], [`scan`]: consistent reads, as rows or as Arrow batches ([`batch`]), whose rows have numbers ([`ordinals`]);
 //! * [`dropped`]: tables that are gone and whose folder is not;
 //! * [`disk`]: free space, and the reserve that lets a flush end on a full disk.
 //!
@@ -14,6 +14,7 @@ pub mod changes;
 pub mod disk;
 pub mod dropped;
 pub mod key;
+pub mod ordinals;
 pub mod row;
 pub mod scan;
 pub mod snapshot;

@@ -45,12 +45,14 @@ pub fn encode_row(table: &Table, row: &Row) -> Result<Vec<u8>, EngineError> {
         let (expected, found) = (table.columns.len(), row.len());
         return Err(EngineError::Invalid(format!("a row of table {} has {expected} values, not {found}", table.name)));
     }
-    let mut bytes = header_bytes(table.version, 0, HEADER_LENGTH + row.len() * 12);
+    let mut bytes = header_bytes(table.version, 0, HEADER_LENGTH + row.len() * 16);
+    if table.columns.is_sorted_by_key(|column| column.id) {
+        table.columns.iter().zip(row).try_for_each(|(column, value)| put_field(&mut bytes, table, column, value))?;
+        return Ok(bytes);
+    }
     let mut columns: Vec<_> = table.columns.iter().zip(row).collect();
     columns.sort_by_key(|(column, _)| column.id);
-    for (column, value) in columns {
-        put_field(&mut bytes, table, column, value)?;
-    }
+    columns.into_iter().try_for_each(|(column, value)| put_field(&mut bytes, table, column, value))?;
     Ok(bytes)
 }
 

@@ -12,6 +12,7 @@ use crate::commit::record::KeyRange;
 use crate::hot::HotSnapshot;
 use crate::hot::batch::BatchBuilder;
 use crate::hot::key::{self, Key};
+use crate::hot::ordinals::{Ordinals, is_scanned};
 use crate::hot::row;
 use crate::hot::store::{Family, failed};
 use crate::hot::stream::{self, Buckets};
@@ -36,7 +37,24 @@ pub struct HotScan {
     buckets: Option<Buckets>,
     /// Stored keys that are left out.
     without: Arc<HashSet<Vec<u8>>>,
+    /// The user of the row before, as its key has it and as text: many rows of one user follow one another.
+    user: (Vec<u8>, Option<UserId>),
+    reads: Reads,
+    /// The numbers of the rows, where somebody asks for them.
+    ordinals: Option<Ordinals>,
 }
+
+/// How much of what a scan reads will be read again soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    /// As much as of any read.
+    Again,
+    /// Nothing: it does not push other blocks out of the cache, and reads ahead.
+    Once,
+}
+
+/// Bytes that a scan of what is read once reads ahead.
+const READ_AHEAD_BYTES: usize = 1 << 20;
 
 impl HotScan {
     pub(crate) fn new(
@@ -60,7 +78,19 @@ impl HotScan {
                 live.map(|bucket| range(stream::stored_key(table.id, bucket, part))).collect()
             }
         };
-        Self { snapshot, table, builder, with_user, prefix, ranges, buckets, without: Arc::default() }
+        Self {
+            snapshot,
+            table,
+            builder,
+            with_user,
+            prefix,
+            ranges,
+            buckets,
+            without: Arc::default(),
+            user: Default::default(),
+            reads: Reads::Again,
+            ordinals: None,
+        }
     }
 
     /// Narrows the scan to keys from `from` on and below `to`, within the user's part or the shared table. Not for stream tables.
@@ -78,6 +108,17 @@ impl HotScan {
     pub(crate) fn without(mut self, keys: Arc<HashSet<Vec<u8>>>) -> Self {
         self.without = keys;
         self
+    }
+
+    /// For rows that nobody will read here again, as those that a flush moves. Their numbers can be taken afterwards.
+    pub(crate) fn once(mut self) -> Self {
+        (self.reads, self.ordinals) = (Reads::Once, Some(Ordinals::default()));
+        self
+    }
+
+    /// The numbers of the rows so far.
+    pub(crate) fn take_ordinals(&mut self) -> Option<Ordinals> {
+        self.ordinals.take()
     }
 
     /// The schema of its batches.
@@ -99,7 +140,15 @@ impl HotScan {
     /// Reads a range; gives where to go on where the batch is full before its end.
     fn fill(&mut self, from: &[u8], to: &[u8], max_rows: usize) -> Result<Option<Vec<u8>>, EngineError> {
         let (flushed, now) = (self.snapshot.tier(self.table.id)?.flushed_through, self.snapshot.moment().now);
-        let mut iterator = self.snapshot.iterator(Family::of_rows(self.table.kind), to.to_vec());
+        // After a flush RocksDB would step over every row that it has deleted.
+        if self.snapshot.has_none_above(self.table.id, flushed) {
+            return Ok(None);
+        }
+        let family = Family::of_rows(self.table.kind);
+        let mut iterator = match self.reads {
+            Reads::Again => self.snapshot.iterator(family, to.to_vec()),
+            Reads::Once => self.snapshot.iterator_once(family, to.to_vec(), READ_AHEAD_BYTES),
+        };
         iterator.seek(from);
         while let Some((stored, bytes)) = iterator.item() {
             if self.builder.rows() >= max_rows || self.builder.bytes() >= BATCH_BYTES {
@@ -107,12 +156,18 @@ impl HotScan {
             }
             let header = row::header(bytes)?;
             let has_expired = self.buckets.is_some_and(|buckets| !buckets.is_live(header.updated, now));
-            if header.seq > flushed && !header.deleted && !has_expired && !self.without.contains(stored) {
-                let user = match self.with_user {
-                    true => key::split_user(self.table.kind, key::split_table(stored)?.1)?.0,
-                    false => None,
-                };
-                self.builder.append(bytes, &header, user.as_ref().map(UserId::as_str))?;
+            if is_scanned(&header, flushed) && !has_expired && !self.without.contains(stored) {
+                if self.with_user {
+                    let key = key::split_table(stored)?.1;
+                    let part = &key[..key::user_length(self.table.kind, key)?];
+                    if part != self.user.0 {
+                        self.user = (part.to_vec(), key::split_user(self.table.kind, key)?.0);
+                    }
+                }
+                self.builder.append(bytes, &header, self.user.1.as_ref().map(UserId::as_str))?;
+                if let Some(ordinals) = &mut self.ordinals {
+                    ordinals.add(&stored[TABLE_ID_LENGTH..]);
+                }
             }
             iterator.next();
         }

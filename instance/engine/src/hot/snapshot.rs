@@ -2,14 +2,17 @@
 //!
 //! Everything here is synchronous and may read from disk: callers with long reads run them on a blocking thread.
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use roaring::RoaringTreemap;
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, ReadOptions, Snapshot};
 
 use crate::EngineError;
 use crate::catalog;
+use crate::commit::record::KeyRange;
 use crate::flush::{Intent, IntentKind};
 use crate::hot::changes::{self, Change};
 use crate::hot::dropped::DroppedTable;
@@ -24,6 +27,24 @@ use crate::schema::{Table, TableId, TableKind, TableName, UserId};
 use crate::seq::Seq;
 use crate::value::Row;
 
+/// The newest row version of each table: no version on disk has a higher sequence.
+#[derive(Debug, Default)]
+pub struct Newest(RwLock<HashMap<TableId, Seq>>);
+
+impl Newest {
+    /// A version is about to be written, or was found at the start. Before the write, so that no snapshot has what is not told here.
+    pub(crate) fn raise(&self, table: TableId, seq: Seq) {
+        let mut newest = self.0.write();
+        let known = newest.entry(table).or_insert(seq);
+        *known = seq.max(*known);
+    }
+
+    /// None where nothing is known of the table.
+    fn of(&self, table: TableId) -> Option<Seq> {
+        self.0.read().get(&table).copied()
+    }
+}
+
 self_cell::self_cell!(
     /// A snapshot together with the database that it borrows from, so that it can be handed around.
     struct OwnedSnapshot {
@@ -37,6 +58,7 @@ self_cell::self_cell!(
 #[derive(Clone)]
 pub struct HotSnapshot {
     cell: Arc<OwnedSnapshot>,
+    newest: Arc<Newest>,
     /// When rows of stream tables are read. Without it they are not: only [`crate::Engine::snapshot`] gives it.
     moment: Moment,
 }
@@ -54,17 +76,68 @@ pub struct HotRow {
     pub row: Option<Row>,
 }
 
-/// Some rows that lie in the cold tier now.
-pub struct FlushedKeys {
-    /// Their keys within the table.
-    pub keys: Vec<Vec<u8>>,
-    /// Where to go on; none at the end of the table.
+/// Keys of one table, or of one user's part of it, as they are stored, one behind the other.
+pub struct StoredKeys {
+    user: Option<UserId>,
+    /// Bytes of each before its primary key.
+    prefix: usize,
+    bytes: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl StoredKeys {
+    /// The keys in their order.
+    pub fn new(table: &Table, user: Option<&UserId>, keys: &[Key]) -> Self {
+        let mut bytes = key::part_prefix(table.id, user);
+        let prefix = bytes.len();
+        bytes.clear();
+        bytes.reserve(keys.iter().map(|key| prefix + key.0.len()).sum());
+        let mut ends = Vec::with_capacity(keys.len());
+        for key in keys {
+            key::put_part_prefix(&mut bytes, table.id, user);
+            bytes.extend_from_slice(&key.0);
+            ends.push(bytes.len());
+        }
+        Self { user: user.cloned(), prefix, bytes, ends }
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn stored(&self, at: usize) -> &[u8] {
+        let from = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[from..self.ends[at]]
+    }
+
+    fn key(&self, at: usize) -> Key {
+        Key(self.stored(at)[self.prefix..].into())
+    }
+
+    fn are_ascending(&self) -> bool {
+        (1..self.len()).all(|at| self.stored(at - 1) < self.stored(at))
+    }
+}
+
+/// A part of a table that was looked through for rows that lie in the cold tier now.
+pub struct FlushedPart {
+    /// From the first of them, inclusive, to the part's end, exclusive, as stored keys; none where there are none.
+    pub range: Option<KeyRange>,
+    /// Bytes of their keys.
+    pub bytes: usize,
+    /// The key within the table at which to go on; none at the end of the table.
     pub next: Option<Vec<u8>>,
 }
 
 impl HotSnapshot {
-    pub(crate) fn take(db: Arc<DB>) -> Self {
-        Self { cell: Arc::new(OwnedSnapshot::new(db, |db| db.snapshot())), moment: Moment::default() }
+    pub(crate) fn take(db: Arc<DB>, newest: Arc<Newest>) -> Self {
+        Self { cell: Arc::new(OwnedSnapshot::new(db, |db| db.snapshot())), newest, moment: Moment::default() }
+    }
+
+    /// Whether no row of the table can lie above that sequence. What is known of the newest rows is never older than the snapshot.
+    pub fn has_none_above(&self, table: TableId, seq: Seq) -> bool {
+        self.newest.of(table).is_some_and(|newest| newest <= seq)
     }
 
     /// The same, read at that moment, which must have been asked for after the snapshot was taken.
@@ -121,14 +194,26 @@ impl HotSnapshot {
     /// The rows that masks hide, by file. Far smaller than [`HotSnapshot::masks`], which keeps their keys.
     pub fn masked_rows(&self, table: TableId) -> Result<BTreeMap<Arc<str>, RoaringTreemap>, EngineError> {
         let mut rows: BTreeMap<Arc<str>, RoaringTreemap> = BTreeMap::new();
+        // The masks of a file follow one another by row: its name is read once for all of them.
+        let (mut part, mut file, mut hidden) = (Vec::new(), String::new(), RoaringTreemap::new());
         self.each(Family::Masks, &key::table_prefix(table), |stored, _| {
-            let (file, row) = Mask::place(stored)?;
-            match rows.get_mut(file.as_str()) {
-                Some(known) => drop(known.insert(row)),
-                None => drop(rows.insert(file.into(), [row].into_iter().collect())),
+            let (of_file, row) = Mask::split_row(stored)?;
+            if part != of_file {
+                if !hidden.is_empty() {
+                    rows.insert(file.as_str().into(), std::mem::take(&mut hidden));
+                }
+                file = Mask::place(stored)?.0;
+                part = of_file.to_vec();
+            }
+            // Ascending within a file, which an append takes for granted; nothing is lost where it is not so.
+            if hidden.try_push(row).is_err() {
+                hidden.insert(row);
             }
             Ok(())
         })?;
+        if !hidden.is_empty() {
+            rows.insert(file.as_str().into(), hidden);
+        }
         Ok(rows)
     }
 
@@ -161,31 +246,38 @@ impl HotSnapshot {
         user: Option<&UserId>,
         keys: &[Key],
     ) -> Result<Vec<Option<HotRow>>, EngineError> {
+        self.rows_at_stored(table, &StoredKeys::new(table, user, keys))
+    }
+
+    /// The same for keys as they are stored.
+    pub fn rows_at_stored(&self, table: &Table, keys: &StoredKeys) -> Result<Vec<Option<HotRow>>, EngineError> {
         if let Some(buckets) = Buckets::of(table) {
-            return keys.iter().map(|key| self.stream_row(table, buckets, user, key)).collect();
+            let row = |at| self.stream_row(table, buckets, keys.user.as_ref(), &keys.key(at));
+            return (0..keys.len()).map(row).collect();
         }
         let flushed = self.tier(table.id)?.flushed_through;
-        let reader = RowReader::of_all(table);
-        let family = Family::of_rows(table.kind);
-        let decode = |key: &Key, bytes: &[u8]| -> Result<Option<HotRow>, EngineError> {
+        // Made for the first row that is found: most keys of an INSERT are free.
+        let reader = OnceCell::new();
+        let decode = |at: usize, bytes: &[u8]| -> Result<Option<HotRow>, EngineError> {
             if row::header(bytes)?.seq <= flushed {
                 return Ok(None);
             }
-            let (header, row) = row::decode_row(table, &reader, bytes)?;
-            let key = RowKey { user: user.cloned(), key: key.clone() };
+            let (header, row) = row::decode_row(table, reader.get_or_init(|| RowReader::of_all(table)), bytes)?;
+            let key = RowKey { user: keys.user.clone(), key: keys.key(at) };
             Ok(Some(HotRow { key, seq: header.seq, updated: header.updated, row }))
         };
-        if let [key] = keys {
-            let found = self.get(family, &key::storage_key(table.id, user, key))?;
-            return Ok(vec![found.map(|bytes| decode(key, &bytes)).transpose()?.flatten()]);
+        let family = Family::of_rows(table.kind);
+        if keys.len() == 1 {
+            let found = self.get(family, keys.stored(0))?;
+            return Ok(vec![found.map(|bytes| decode(0, &bytes)).transpose()?.flatten()]);
         }
-        let stored: Vec<_> = keys.iter().map(|key| key::storage_key(table.id, user, key)).collect();
-        let options = self.read_options();
-        let found = self.db().batched_multi_get_cf_opt(self.family(family), stored.iter(), false, &options);
-        let row = |(key, found): (&Key, Result<Option<DBPinnableSlice<'_>>, _>)| {
-            found.map_err(failed("read hot rows"))?.map(|bytes| decode(key, &bytes)).transpose().map(Option::flatten)
+        let (family, options) = (self.family(family), self.read_options());
+        let stored = (0..keys.len()).map(|at| keys.stored(at));
+        let found = self.db().batched_multi_get_cf_opt(family, stored, keys.are_ascending(), &options);
+        let row = |(at, found): (usize, Result<Option<DBPinnableSlice<'_>>, _>)| {
+            found.map_err(failed("read hot rows"))?.map(|bytes| decode(at, &bytes)).transpose().map(Option::flatten)
         };
-        keys.iter().zip(found).map(row).collect()
+        found.into_iter().enumerate().map(row).collect()
     }
 
     /// The live row of a stream table: it lies in one of few buckets.
@@ -270,32 +362,34 @@ impl HotSnapshot {
         Ok(found)
     }
 
-    /// Keys within the table, from `after` on, of at most `limit` rows at or below `flushed_through`: the end of a flush deletes
-    /// them.
-    pub fn flushed_keys(
+    /// From `after` on, a part of the table with at most `limit` stored rows, and whether any of them lies at or below
+    /// `flushed_through`: the end of a flush deletes those.
+    pub fn flushed_part(
         &self,
         table: TableId,
         kind: TableKind,
         after: &[u8],
         limit: usize,
-    ) -> Result<FlushedKeys, EngineError> {
+    ) -> Result<FlushedPart, EngineError> {
         let flushed = self.tier(table)?.flushed_through;
         let prefix = key::table_prefix(table);
         let mut iterator = self.iterator(Family::of_rows(kind), key::prefix_end(&prefix));
         iterator.seek([&prefix, after].concat());
-        let mut keys = Vec::new();
+        let (mut rows, mut bytes, mut from) = (0, 0, None);
         while let Some((stored, value)) = iterator.item() {
-            let key = &stored[prefix.len()..];
-            if keys.len() == limit {
-                return Ok(FlushedKeys { keys, next: Some(key.to_vec()) });
+            if rows == limit {
+                let next = stored[prefix.len()..].to_vec();
+                return Ok(FlushedPart { range: from.map(|from| (from, stored.to_vec())), bytes, next: Some(next) });
             }
+            rows += 1;
             if row::header(value)?.seq <= flushed {
-                keys.push(key.to_vec());
+                bytes += stored.len();
+                from.get_or_insert_with(|| stored.to_vec());
             }
             iterator.next();
         }
         iterator.status().map_err(failed("read flushed rows"))?;
-        Ok(FlushedKeys { keys, next: None })
+        Ok(FlushedPart { range: from.map(|from| (from, key::prefix_end(&prefix))), bytes, next: None })
     }
 
     /// Calls `visit` with every record whose key begins with `prefix`, and the key behind it.
@@ -322,6 +416,17 @@ impl HotSnapshot {
     /// An iterator that ends before `end`; an empty one ends with the family.
     pub(crate) fn iterator(&self, family: Family, end: Vec<u8>) -> DBRawIterator<'_> {
         let mut options = self.read_options();
+        if !end.is_empty() {
+            options.set_iterate_upper_bound(end);
+        }
+        self.db().raw_iterator_cf_opt(self.family(family), options)
+    }
+
+    /// The same for what nobody will read again soon: nothing of it stays in the cache.
+    pub(crate) fn iterator_once(&self, family: Family, end: Vec<u8>, read_ahead: usize) -> DBRawIterator<'_> {
+        let mut options = self.read_options();
+        options.fill_cache(false);
+        options.set_readahead_size(read_ahead);
         if !end.is_empty() {
             options.set_iterate_upper_bound(end);
         }

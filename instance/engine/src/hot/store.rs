@@ -16,6 +16,7 @@ use crate::config::{EngineConfig, Limits};
 use crate::hot::HotSnapshot;
 use crate::hot::disk::Disk;
 use crate::hot::dropped::DroppedTable;
+use crate::hot::snapshot::Newest;
 use crate::hot::volume::{self, HighWater, Life, Lives, VolumeRecord};
 use crate::schema::TableKind;
 use crate::seq::WorkerId;
@@ -115,6 +116,7 @@ pub struct Hot {
     lives: Lives,
     high_water: HighWater,
     is_new: bool,
+    newest: Arc<Newest>,
 }
 
 /// An error of RocksDB, with what was being done.
@@ -177,12 +179,18 @@ impl Hot {
         batch.put_cf(family, volume::LIVES_KEY, volume::encode(&lives));
         db.write_opt(batch, &synced()).map_err(failed("begin a life of the volume"))?;
         let volume = ArcSwap::from_pointee(record);
-        Ok(Self { db: Arc::new(db), disk, volume, volume_id, lives, high_water, is_new })
+        let newest = Arc::default();
+        Ok(Self { db: Arc::new(db), disk, volume, volume_id, lives, high_water, is_new, newest })
     }
 
     /// A consistent view of everything that was committed before the call.
     pub fn snapshot(&self) -> HotSnapshot {
-        HotSnapshot::take(self.db.clone())
+        HotSnapshot::take(self.db.clone(), self.newest.clone())
+    }
+
+    /// What is known of the newest rows. Written by the committer alone.
+    pub(crate) fn newest(&self) -> &Newest {
+        &self.newest
     }
 
     /// The volume's own record.

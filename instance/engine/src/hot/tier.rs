@@ -125,6 +125,12 @@ impl Mask {
         }
     }
 
+    /// What the keys of all masks on a file begin with, and the row of this one; `stored` is its key without the table id.
+    pub fn split_row(stored: &[u8]) -> Result<(&[u8], u64), EngineError> {
+        let (file, row) = stored.split_last_chunk().ok_or_else(|| corrupt("mask", "its row is no number"))?;
+        Ok((file, u64::from_be_bytes(*row)))
+    }
+
     /// The file and the row of a stored mask; `stored` is its key without the table id.
     pub fn place(mut stored: &[u8]) -> Result<(String, u64), EngineError> {
         let file = key::take_name(&mut stored)?;

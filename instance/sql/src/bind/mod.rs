@@ -1,6 +1,7 @@
 //! From what was written to what is meant: names against the catalog, types, values and table definitions.
 
 pub mod alter;
+pub mod direct;
 pub mod literal;
 pub mod names;
 pub mod sql_type;

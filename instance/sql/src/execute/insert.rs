@@ -19,7 +19,7 @@ use super::write::{self, Stamps};
 use super::{Outcome, Scope, Statements, now};
 use crate::authorize::{self, Access};
 use crate::bind::literal::literal_of;
-use crate::bind::{names, value};
+use crate::bind::{direct, names, value};
 use crate::relations::Relations;
 use crate::wildcard::{self, Hidden};
 use crate::{ErrorCode, SqlError, functions, rows};
@@ -111,13 +111,15 @@ impl Statements {
         relations: &Relations,
         scope: &Scope<'_>,
     ) -> Result<Vec<GivenRow>, SqlError> {
-        let mut source = source.clone();
-        let mut defaults = Vec::new();
-        if let SetExpr::Values(values) = source.body.as_mut() {
+        if let SetExpr::Values(values) = source.body.as_ref() {
             check_widths(table, places, values)?;
             if let Some(rows) = literal_rows(table, places, values, scope)? {
                 return Ok(rows);
             }
+        }
+        let mut source = source.clone();
+        let mut defaults = Vec::new();
+        if let SetExpr::Values(values) = source.body.as_mut() {
             defaults = take_defaults(values);
         } else {
             wildcard::write_out(&mut source, &relations.catalog, scope.namespace, Hidden::System);
@@ -233,6 +235,10 @@ fn literal_rows(
                 row.push(None);
                 continue;
             }
+            if let Some(value) = direct::value_of(expr, &table.columns[*place]) {
+                row.push(Some(value));
+                continue;
+            }
             match literal_of(expr, scope.parameters)? {
                 Some(literal) => row.push(Some(value::from_literal(&literal, &table.columns[*place])?)),
                 None => return Ok(None),
@@ -280,9 +286,12 @@ fn given_of_batches(
 /// The rows with what lives at their keys. Where the key was generated here, nothing can.
 async fn proposals(relations: &Relations, table: &Arc<Table>, new: Vec<NewRow>) -> Result<Vec<Proposal>, SqlError> {
     let keys = new.iter().map(|new| Engine::key(table, &new.row)).collect::<Result<Vec<_>, _>>()?;
-    let asked: Vec<_> =
-        keys.iter().zip(&new).filter(|(_, new)| !new.has_generated_key).map(|(key, _)| key.clone()).collect();
-    let mut look_ups = write::look_up(relations, table, &asked).await?.into_iter();
+    let mut look_ups = if new.iter().any(|new| new.has_generated_key) {
+        let asked = keys.iter().zip(&new).filter(|(_, new)| !new.has_generated_key).map(|(key, _)| key.clone());
+        write::look_up(relations, table, &asked.collect::<Vec<_>>()).await?.into_iter()
+    } else {
+        write::look_up(relations, table, &keys).await?.into_iter()
+    };
     let proposal = |(key, new): (Key, NewRow)| {
         let asked = if new.has_generated_key { None } else { look_ups.next() };
         Proposal { key, look_up: asked.unwrap_or(LookUp::Generated), row: new.row }
@@ -292,9 +301,11 @@ async fn proposals(relations: &Relations, table: &Arc<Table>, new: Vec<NewRow>) 
 
 /// All of them, once no row of the statement or of the table has any of their keys.
 fn insertions(table: &Table, proposals: Vec<Proposal>) -> Result<Vec<Affected>, SqlError> {
-    let mut seen = HashSet::with_capacity(proposals.len());
+    // Rows mostly come in the order of their keys: then none comes twice.
+    let may_repeat = !table.primary_key.is_empty() && !proposals.is_sorted_by(|one, next| one.key < next.key);
+    let mut seen = HashSet::new();
     for proposal in &proposals {
-        let is_second = !table.primary_key.is_empty() && !seen.insert(&proposal.key);
+        let is_second = may_repeat && !seen.insert(&proposal.key);
         if is_second || write::is_taken(&proposal.look_up) {
             return Err(write::duplicate_key(table, &proposal.row));
         }

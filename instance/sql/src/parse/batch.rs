@@ -3,6 +3,7 @@
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
+use super::bulk;
 use super::grammar::Grammar;
 use super::{DIALECT, RECURSION_LIMIT, Statement};
 use crate::SqlError;
@@ -18,6 +19,14 @@ pub struct ParsedStatement {
 
 /// Reads all statements. The error says which one can't be read.
 pub fn parse_batch(sql: &str) -> Result<Vec<ParsedStatement>, SqlError> {
+    match bulk::parse(sql) {
+        Some(insert) => Ok(vec![insert]),
+        None => parse_in_full(sql),
+    }
+}
+
+/// The same, all of it by the parser.
+pub(super) fn parse_in_full(sql: &str) -> Result<Vec<ParsedStatement>, SqlError> {
     let tokens = Tokenizer::new(&DIALECT, sql)
         .tokenize_with_location()
         .map_err(|error| SqlError::from(ParserError::from(error)).in_statement(1, sql.trim()))?;

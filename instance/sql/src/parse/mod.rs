@@ -2,6 +2,7 @@
 
 mod alter;
 mod batch;
+mod bulk;
 mod grammar;
 mod tables;
 

@@ -13,7 +13,7 @@ use crate::config::{CompactionConfig, Durability, FlushConfig, Limits, ObjectSto
 use crate::engine::{Committed, FoundRow, LookUp, RowWrite};
 use crate::hot::changes::Change;
 use crate::hot::row::{RowReader, decode_row};
-use crate::hot::{HotRow, Key, Mask, key};
+use crate::hot::{Key, Mask, key};
 use crate::schema::testing::table;
 use crate::schema::{SqlType, TableKind, TableName, UserId};
 use crate::seq::{EPOCH_MS, Seq};
@@ -176,9 +176,11 @@ impl World {
 
     /// Reads a key in one snapshot, hot then cold.
     pub fn look_up(&self, key: i64) -> Found {
+        let seen_through = self.committer().shared().committed();
         let snapshot = self.hot().snapshot();
         let cold_version = snapshot.tier(self.table.id).unwrap().cold_version;
         let hot = snapshot.rows_at(&self.table, self.user.as_ref(), &[self.key(key)]).unwrap().remove(0);
+        let unwritten_through = hot.is_none().then_some(seen_through);
         let found = match hot {
             Some(hot) => hot.row.map(|row| FoundRow { seq: hot.seq, updated: hot.updated, row, place: None }),
             None => self.cold.rows(cold_version).into_iter().find(|(_, row)| row.0 == self.row_key(key)).map(
@@ -190,16 +192,7 @@ impl World {
                 },
             ),
         };
-        (key, LookUp::Read { found, cold_version })
-    }
-
-    /// Reads many keys of a table that has no cold tier.
-    pub fn look_up_hot(&self, keys: &[i64]) -> Vec<Found> {
-        let encoded: Vec<_> = keys.iter().map(|key| self.key(*key)).collect();
-        let rows = self.hot().snapshot().rows_at(&self.table, self.user.as_ref(), &encoded).unwrap();
-        let found = |hot: HotRow| Some(FoundRow { seq: hot.seq, updated: hot.updated, row: hot.row?, place: None });
-        let look_up = |hot: Option<HotRow>| LookUp::Read { found: hot.and_then(found), cold_version: -1 };
-        keys.iter().copied().zip(rows.into_iter().map(look_up)).collect()
+        (key, LookUp::Read { found, cold_version, unwritten_through })
     }
 
     pub fn try_record(&self, found: &Found, new: Option<i64>) -> Result<RowRecord, EngineError> {
