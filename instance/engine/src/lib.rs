@@ -13,7 +13,11 @@
 //! * [`recovery`]: the catalog's mirror in the object store, and how an empty volume comes back from it;
 //! * [`scan`]: DataFusion's view of a table;
 //! * [`transaction`]: several statements over one snapshot, and one commit of them;
-//! * [`engine`]: all of it behind one handle.
+//! * [`engine`]: all of it behind one handle;
+//! * `crash`: where tests kill the process.
+
+#[macro_use]
+mod crash;
 
 pub mod catalog;
 pub mod codec;

@@ -1,7 +1,7 @@
 //! The cold tier: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key.
 //!
 //! * [`store`], [`folder`], `whole`, [`identity`]: the object store and who owns its prefix;
-//! * [`schema`], [`stats`], [`file`], [`vector`]: what is written;
+//! * [`schema`], [`stats`], [`file`], [`upload`], [`vector`]: what is written;
 //! * [`log`], [`end`], [`blame`], [`tombstones`], [`snapshot`]: the Delta log, and one version of it in memory;
 //! * [`name`], [`pins`]: what a file's name tells, and which files somebody may still read;
 //! * [`footer`], [`reader`], [`look_up`]: reading single rows by key.
@@ -27,6 +27,7 @@ pub mod snapshot;
 pub mod stats;
 pub mod store;
 pub mod tombstones;
+pub mod upload;
 pub mod vector;
 mod whole;
 

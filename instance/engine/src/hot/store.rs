@@ -172,7 +172,9 @@ impl Hot {
         batch.put_cf(family, volume::FORMAT_KEY, volume::format_bytes());
         batch.put_cf(family, volume::VOLUME_KEY, volume::encode(&record));
         batch.put_cf(family, volume::LIVES_KEY, volume::encode(&lives));
+        crash_point!("start.volume_opened");
         db.write_opt(batch, &synced()).map_err(failed("begin a life of the volume"))?;
+        crash_point!("start.life_begun");
         let volume = ArcSwap::from_pointee(record);
         Ok(Self { db: Arc::new(db), disk, volume, volume_id, lives, high_water, is_new })
     }
