@@ -14,7 +14,7 @@
 //! * [`scan`]: DataFusion's view of a table;
 //! * [`transaction`]: several statements over one snapshot, and one commit of them;
 //! * [`engine`]: all of it behind one handle;
-//! * `crash`: where tests kill the process.
+//! * `folder`: folders that a power cut leaves; `crash`: where tests kill the process.
 
 #[macro_use]
 mod crash;
@@ -29,6 +29,7 @@ pub mod engine;
 pub mod error;
 pub mod evolution;
 pub mod flush;
+mod folder;
 pub mod hot;
 pub mod recovery;
 pub mod scan;

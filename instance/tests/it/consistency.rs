@@ -68,7 +68,7 @@ impl Bank {
             let answer = self.server.try_sql(&sql).await?;
             match answer.body["error"]["code"].as_str() {
                 None => self.counts.transfers.fetch_add(1, Ordering::Relaxed),
-                Some("CONFLICT") => self.counts.conflicts.fetch_add(1, Ordering::Relaxed),
+                Some("TRANSACTION_CONFLICT") => self.counts.conflicts.fetch_add(1, Ordering::Relaxed),
                 Some(_) => anyhow::bail!("{sql}: {}", answer.body),
             };
         }

@@ -64,7 +64,7 @@ impl ColdStore {
             action: format!("open the object store in {name}"),
             source,
         };
-        std::fs::create_dir_all(path).map_err(|error| failed(error.into()))?;
+        crate::folder::make(path).map_err(|error| failed(error.into()))?;
         let folder = path.canonicalize().map_err(|error| failed(error.into()))?;
         let objects = DurableFolder::new(&folder).map_err(|error| failed(error.into()))?;
         Ok(Self { folder: Some(folder.into()), ..Self::over(Arc::new(objects), "", &name) })

@@ -129,7 +129,7 @@ impl Hot {
         let dir = &config.data_dir;
         let refused = |reason: String| EngineError::Volume { path: dir.clone(), reason };
         let path = folder(dir);
-        std::fs::create_dir_all(&path).map_err(|error| refused(format!("failed to make the folder: {error}")))?;
+        crate::folder::make(&path).map_err(|error| refused(format!("failed to make the folder: {error}")))?;
         let cache = Cache::new_lru_cache(config.limits.block_cache_bytes);
         // First, for it frees the reserve of a full disk, without which the recovery could not write.
         let disk = Disk::watch(dir, config.limits.disk_reserve_bytes, config.limits.reserve_file_bytes)?;

@@ -90,7 +90,8 @@ async fn an_upload_that_fails_anywhere_between_its_parts_leaves_nothing_behind()
             let is_there = names() == ["part-00000.parquet"];
             // Its last request was done, and only the answer was lost.
             assert!(is_there || names().is_empty(), "{fault:?} {calls}: {:?}", names());
-            std::fs::remove_dir_all(folder.path().join("tables")).unwrap();
+            // Where nothing came to be, there is no folder.
+            let _ = std::fs::remove_dir_all(folder.path().join("tables"));
             calls += 1;
         }
         assert!(calls >= 5, "a begin, three parts and an end, and {calls} requests");

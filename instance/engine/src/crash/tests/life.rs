@@ -262,7 +262,7 @@ impl Life {
     async fn drop_table(&mut self) {
         let engine = self.world.engine().clone();
         self.world.jobs += 1;
-        let name = TableName::new("default", &format!("extra{}", self.world.jobs));
+        let name = TableName::new("default", format!("extra{}", self.world.jobs));
         let mut made = table(TableKind::Shared, &[SqlType::Int, SqlType::Text, SqlType::BigInt], &[0, 1]);
         (made.uuid, made.name) = (uuid::Uuid::new_v4(), name.clone());
         engine.change_catalog(CatalogChange::CreateTable(Box::new(made))).await.unwrap();
