@@ -53,7 +53,22 @@ pub enum ObjectStoreConfig {
         access_key_id: Option<String>,
         /// Credentials; none takes what the environment offers.
         secret_access_key: Option<String>,
+        /// How long a request may take, and how often it is repeated.
+        patience: Patience,
     },
+}
+
+/// How long the store is waited for. Every request ends within `request` and `retry_within` together, well or by an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Until the last byte of one request's answer.
+    pub request: Duration,
+    /// Until a connection has come about.
+    pub connect: Duration,
+    /// How often a request is repeated by the client itself; jobs are repeated by whoever started them, however long it takes.
+    pub retries: usize,
+    /// How long after its begin a request may still be repeated.
+    pub retry_within: Duration,
 }
 
 /// When and how flushes run.
@@ -131,6 +146,17 @@ pub struct Limits {
     pub change_log_bytes: u64,
     /// Change log kept.
     pub change_log_age: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            request: Duration::from_secs(30),
+            connect: Duration::from_secs(5),
+            retries: 3,
+            retry_within: Duration::from_secs(20),
+        }
+    }
 }
 
 impl Default for FlushConfig {

@@ -13,7 +13,11 @@
 //! * [`recovery`]: the catalog's mirror in the object store, and how an empty volume comes back from it;
 //! * [`scan`]: DataFusion's view of a table;
 //! * [`transaction`]: several statements over one snapshot, and one commit of them;
-//! * [`engine`]: all of it behind one handle.
+//! * [`engine`]: all of it behind one handle;
+//! * `folder`: folders that a power cut leaves; `crash`: where tests kill the process.
+
+#[macro_use]
+mod crash;
 
 pub mod catalog;
 pub mod codec;
@@ -25,6 +29,7 @@ pub mod engine;
 pub mod error;
 pub mod evolution;
 pub mod flush;
+mod folder;
 pub mod hot;
 pub mod recovery;
 pub mod scan;

@@ -65,7 +65,7 @@ const fn key(section: &'static str, name: &'static str, default: &'static str, a
 }
 
 /// Every key, in the order of the reference.
-pub const KEYS: [Key; 59] = [
+pub const KEYS: [Key; 63] = [
     key("server", "host", "127.0.0.1", "The address to listen on."),
     key("server", "port", "8080", "The port to listen on; 0 takes a free one."),
     key("server", "body_bytes", "16777216", "Largest request body, in bytes; a larger one is answered with 413."),
@@ -100,6 +100,30 @@ pub const KEYS: [Key; 59] = [
         "`s3`: the endpoint's URL; empty means AWS. `http://` is allowed where it says so.",
     ),
     key("object_store", "region", "us-east-1", "`s3`: the region."),
+    key(
+        "object_store",
+        "request_timeout_seconds",
+        "30",
+        "`s3`: how long one request may take, until the last byte of its answer, in seconds.",
+    ),
+    key(
+        "object_store",
+        "connect_timeout_seconds",
+        "5",
+        "`s3`: how long a connection may take to come about, in seconds.",
+    ),
+    key(
+        "object_store",
+        "retries",
+        "3",
+        "`s3`: how often a request that failed is repeated before the statement or job fails.",
+    ),
+    key(
+        "object_store",
+        "retry_seconds",
+        "20",
+        "`s3`: how long after its begin a request may still be repeated, in seconds; one that hangs longer is not.",
+    ),
     key("flush", "max_bytes", "268435456", "Unflushed bytes of a table from which it is flushed."),
     key("flush", "max_rows", "1000000", "Unflushed rows of a table from which it is flushed."),
     key(

@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use kalamdb_engine::EngineConfig;
 use kalamdb_engine::TransactionLimits;
 use kalamdb_engine::config::{
-    CompactionConfig, Durability, FlushConfig, LONGEST_RETENTION, Limits, ObjectStoreConfig, VacuumConfig,
+    CompactionConfig, Durability, FlushConfig, LONGEST_RETENTION, Limits, ObjectStoreConfig, Patience, VacuumConfig,
 };
 use kalamdb_sql::SqlConfig;
 use kalamdb_sql::config::DropNamespace;
@@ -126,6 +126,12 @@ fn object_store(
                 region: values.text("object_store.region").to_owned(),
                 access_key_id: secret("AWS_ACCESS_KEY_ID"),
                 secret_access_key: secret("AWS_SECRET_ACCESS_KEY"),
+                patience: Patience {
+                    request: values.seconds("object_store.request_timeout_seconds")?,
+                    connect: values.seconds("object_store.connect_timeout_seconds")?,
+                    retries: usize::from(values.number::<u16>("object_store.retries")?),
+                    retry_within: values.seconds("object_store.retry_seconds")?,
+                },
             })
         }
         other => bail!("object_store.type = '{other}': it is local or s3"),

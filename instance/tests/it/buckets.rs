@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::server::{Folder, SCHEDULER_TOKEN, Server};
 
 /// The S3 server of the tests: the binary that `KALAMDB_TEST_VERSITYGW` names.
-struct S3 {
+pub struct S3 {
     child: std::process::Child,
 }
 
@@ -23,10 +23,18 @@ impl S3 {
             .with_context(|| format!("failed to start {binary}"))?;
         Ok(Self { child })
     }
+
+    /// Sends it a signal, such as `STOP` or `CONT`. Killed it is when it is dropped.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let (name, id) = (format!("-{name}"), self.child.id().to_string());
+        let status = std::process::Command::new("kill").args([&name, &id]).status()?;
+        anyhow::ensure!(status.success(), "kill {name}: {status}");
+        Ok(())
+    }
 }
 
 /// A bucket on that server.
-struct Bucket {
+pub struct Bucket {
     binary: String,
     folder: tempfile::TempDir,
     port: u16,
@@ -34,7 +42,7 @@ struct Bucket {
 
 impl Bucket {
     /// None where the environment names no S3 server.
-    fn new() -> Result<Option<Self>> {
+    pub fn new() -> Result<Option<Self>> {
         let Ok(binary) = std::env::var("KALAMDB_TEST_VERSITYGW") else {
             eprintln!("skipped: KALAMDB_TEST_VERSITYGW names no S3 server");
             return Ok(None);
@@ -45,7 +53,7 @@ impl Bucket {
         Ok(Some(Self { binary, folder, port }))
     }
 
-    async fn serve(&self) -> Result<S3> {
+    pub async fn serve(&self) -> Result<S3> {
         let s3 = S3::start(&self.binary, self.folder.path(), self.port)?;
         let begun = std::time::Instant::now();
         while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
@@ -56,7 +64,7 @@ impl Bucket {
     }
 
     /// A database that flushes into it.
-    fn database(&self) -> Result<Folder> {
+    pub fn database(&self) -> Result<Folder> {
         Ok(Folder::new()?
             .with("KALAMDB_OBJECT_STORE_TYPE", "s3")
             .with("KALAMDB_OBJECT_STORE_BUCKET", "kalam")

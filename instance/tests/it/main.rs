@@ -3,12 +3,16 @@
 mod alters;
 mod authentication;
 mod buckets;
+mod consistency;
 mod corruption;
 mod crashes;
+mod disks;
 mod errors;
 mod flushes;
 mod open_format;
+mod outages;
 mod owners;
+mod power_cut;
 mod routes;
 mod server;
 mod statements;

@@ -26,7 +26,21 @@ impl ColdStore {
             }
             cause = found.source();
         }
+        // DataFusion's reader keeps nothing but the text of why it got no footer.
+        if error.to_string().contains("Object Store error: ") {
+            let text =
+                format!("failed to {action}: the object store ({}) does not answer as it should: {error}", self.name());
+            return EngineError::Unavailable(text);
+        }
         EngineError::Cold { action: format!("{action} in {}", self.name()), source: error }
+    }
+
+    /// An error of the kernel, which may hide one of the object store.
+    pub fn kernel_failed(&self, action: String, error: delta_kernel::Error) -> EngineError {
+        match error {
+            delta_kernel::Error::ObjectStore(error) => self.failed(action, error),
+            error => self.read_failed(action, error.into()),
+        }
     }
 
     /// The error of a read of a file that never changes: whether the store or the file is to blame. `size` is what the Delta log says.
@@ -44,6 +58,8 @@ impl ColdStore {
             }
             (Ok(Ok(_)), EngineError::Cold { source, .. }) => corrupt(source.to_string()),
             (Ok(Err(object_store::Error::NotFound { .. })), _) => corrupt("it is missing".into()),
+            // Who can't be asked for the file's size can't be asked for its bytes.
+            (Ok(Err(store)), EngineError::Cold { .. }) => self.failed(format!("read {path}"), store),
             (_, error) => error,
         }
     }

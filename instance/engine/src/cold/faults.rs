@@ -1,4 +1,7 @@
-//! An object store that fails on command, for tests: for a while, or at one call and for good, as for a process that dies there.
+//! An object store that fails on command, for tests: for a while, at one call alone, or at one call and for good, as for a process that dies
+//! there. Every request of an upload in parts is a call of its own.
+
+mod tests;
 
 use std::fmt;
 use std::ops::Range;
@@ -6,14 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 /// What goes wrong now.
 #[derive(Debug, Default)]
@@ -28,8 +32,10 @@ pub struct Faults {
     pub conflicts: Mutex<Option<&'static str>>,
     /// The bounded ranges of bytes that were asked for.
     pub ranges: Mutex<Vec<Range<u64>>>,
-    /// After how many calls the process dies, and how.
-    death: Mutex<Option<(usize, Dies)>>,
+    /// After how many calls what happens.
+    next: Mutex<Option<(usize, Fault)>>,
+    /// Whether a call hangs.
+    hangs: watch::Sender<bool>,
 }
 
 /// How the process dies at a call.
@@ -41,10 +47,43 @@ pub enum Dies {
     After,
 }
 
+/// What happens to one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The process dies, and reaches nothing any more.
+    Dies(Dies),
+    /// The call fails and does nothing.
+    Fails,
+    /// The call does its work, and its answer is lost.
+    LosesAnswer,
+    /// The call hangs until it is let go, and fails then, as one does whose patience ends. Nothing was done.
+    Hangs,
+}
+
 impl Faults {
     /// The process dies after so many calls: nothing is reached from then on.
     pub fn die_after(&self, calls: usize, dies: Dies) {
-        *self.death.lock() = Some((calls, dies));
+        self.strike_after(calls, Fault::Dies(dies));
+    }
+
+    /// So many calls go well; then that happens to one.
+    pub fn strike_after(&self, calls: usize, fault: Fault) {
+        *self.next.lock() = Some((calls, fault));
+    }
+
+    /// Whether what was to happen has happened.
+    pub fn has_struck(&self) -> bool {
+        self.next.lock().is_none()
+    }
+
+    /// Whether a call hangs.
+    pub fn hangs(&self) -> bool {
+        *self.hangs.borrow()
+    }
+
+    /// Lets the call that hangs go on to its failure.
+    pub fn let_go(&self) {
+        self.hangs.send_replace(false);
     }
 
     /// Whether nothing is reached any more.
@@ -52,35 +91,49 @@ impl Faults {
         self.away.load(Ordering::SeqCst)
     }
 
-    /// A new process reaches the store.
+    /// Everything goes well again; a new process reaches the store.
     pub fn revive(&self) {
-        *self.death.lock() = None;
+        *self.next.lock() = None;
         self.away.store(false, Ordering::SeqCst);
+        self.let_go();
     }
 
-    /// One call; answers whether its answer arrives.
-    fn arrive(&self) -> Result<bool> {
+    /// One call; answers what happens to it.
+    fn arrive(&self) -> Result<Option<Fault>> {
         if self.died() {
             return Err(lost("the store is away"));
         }
-        let mut death = self.death.lock();
-        match &mut *death {
-            Some((0, dies)) => {
-                self.away.store(true, Ordering::SeqCst);
-                if *dies == Dies::Before { Err(lost("the process has died")) } else { Ok(false) }
+        let mut next = self.next.lock();
+        match &mut *next {
+            Some((0, fault)) => {
+                let fault = *fault;
+                *next = None;
+                self.away.store(matches!(fault, Fault::Dies(_)), Ordering::SeqCst);
+                self.hangs.send_replace(fault == Fault::Hangs);
+                Ok(Some(fault))
             }
             Some((calls, _)) => {
                 *calls -= 1;
-                Ok(true)
+                Ok(None)
             }
-            None => Ok(true),
+            None => Ok(None),
         }
     }
 
     async fn call<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let is_answered = self.arrive()?;
-        let answer = work.await;
-        if is_answered { answer } else { Err(lost("the process has died")) }
+        match self.arrive()? {
+            None => work.await,
+            Some(Fault::Dies(Dies::Before) | Fault::Fails) => Err(lost("the request failed")),
+            Some(Fault::Dies(Dies::After) | Fault::LosesAnswer) => {
+                let _ = work.await;
+                Err(lost("the answer was lost"))
+            }
+            Some(Fault::Hangs) => {
+                // The sender lives as long as `self` does.
+                let _ = self.hangs.subscribe().wait_for(|hangs| !hangs).await;
+                Err(lost("the request took too long"))
+            }
+        }
     }
 }
 
@@ -131,7 +184,9 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.faults.call(self.inner.put_multipart_opts(path, options)).await
+        let (inner, faults) =
+            (self.faults.call(self.inner.put_multipart_opts(path, options)).await?, self.faults.clone());
+        Ok(Box::new(FaultyUpload { inner, faults }))
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
@@ -154,11 +209,9 @@ impl ObjectStore for FaultyStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.faults.arrive() {
-            Ok(true) => self.inner.list(prefix),
-            Ok(false) => futures::stream::iter([Err(lost("the process has died"))]).boxed(),
-            Err(error) => futures::stream::iter([Err(error)]).boxed(),
-        }
+        let (listed, faults) = (self.inner.list(prefix), self.faults.clone());
+        let begun = async move { faults.call(async { Ok(listed) }).await };
+        futures::stream::once(begun).try_flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -167,5 +220,28 @@ impl ObjectStore for FaultyStore {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.faults.call(self.inner.copy_opts(from, to, options)).await
+    }
+}
+
+/// An upload in parts with its faults.
+#[derive(Debug)]
+struct FaultyUpload {
+    inner: Box<dyn MultipartUpload>,
+    faults: Arc<Faults>,
+}
+
+#[async_trait]
+impl MultipartUpload for FaultyUpload {
+    fn put_part(&mut self, bytes: PutPayload) -> UploadPart {
+        let (part, faults) = (self.inner.put_part(bytes), self.faults.clone());
+        async move { faults.call(part).await }.boxed()
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        self.faults.call(self.inner.complete()).await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.faults.call(self.inner.abort()).await
     }
 }

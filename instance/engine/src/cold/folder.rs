@@ -141,10 +141,14 @@ fn place(root: &FilePath, target: &FilePath, bytes: &PutPayload, mode: Place) ->
     let mut staged = target.as_os_str().to_owned();
     staged.push(format!("#{}", rand::random::<u64>()));
     let staged = PathBuf::from(staged);
-    let placed = write_synced(&staged, bytes).and_then(|()| match mode {
-        Place::Create => std::fs::hard_link(&staged, target),
-        Place::Replace => std::fs::rename(&staged, target),
+    let placed = write_synced(&staged, bytes).and_then(|()| {
+        crash_point!("folder.staged");
+        match mode {
+            Place::Create => std::fs::hard_link(&staged, target),
+            Place::Replace => std::fs::rename(&staged, target),
+        }
     });
+    crash_point!("folder.placed");
     // After a rename it is gone already.
     let _ = std::fs::remove_file(&staged);
     placed?;

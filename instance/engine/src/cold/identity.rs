@@ -76,7 +76,10 @@ pub async fn read_identity(store: &ColdStore) -> Result<Option<Identity>, Engine
 async fn begin(store: &ColdStore, database_id: Uuid, now_ms: i64) -> Result<Identity, EngineError> {
     let identity = Identity { format: FORMAT, database_id, created: now_ms };
     match store.put_new(&identity_path(), json(&identity)).await? {
-        Created::Now => Ok(identity),
+        Created::Now => {
+            crash_point!("start.identity_put");
+            Ok(identity)
+        }
         // S3 answers so too where it meets two puts at the same time, and takes neither (409).
         Created::Before => read_identity(store).await?.ok_or_else(|| {
             EngineError::Unavailable(format!(

@@ -195,21 +195,15 @@ impl DeltaLog {
             descriptor.clone().try_into().map_err(|error: delta_kernel::Error| failed(error.into()))?;
         let (engine, url) = (self.log.engine(None), self.log.root_url().clone());
         let read = tokio::task::spawn_blocking(move || kernel.read(engine.storage_handler(), &url));
-        read.await.map_err(|error| failed(error.into()))?.map_err(|error| match error {
-            delta_kernel::Error::ObjectStore(error) => {
-                self.store.failed(format!("read a deletion vector of {}", self.folder), error)
-            }
-            error => failed(error.into()),
-        })
+        let read = read.await.map_err(|error| failed(error.into()))?;
+        read.map_err(|error| self.store.kernel_failed(format!("read a deletion vector of {}", self.folder), error))
     }
 
     pub(super) fn failed(&self, action: String, error: DeltaTableError) -> EngineError {
         match error {
-            DeltaTableError::ObjectStore { source }
-            | DeltaTableError::KernelError(delta_kernel::Error::ObjectStore(source)) => {
-                self.store.failed(action, source)
-            }
-            error => EngineError::Cold { action, source: error.into() },
+            DeltaTableError::ObjectStore { source } => self.store.failed(action, source),
+            DeltaTableError::KernelError(error) => self.store.kernel_failed(action, error),
+            error => self.store.read_failed(action, error.into()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The cold tier: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key.
 //!
 //! * [`store`], [`trouble`], [`folder`], `whole`, [`identity`]: the object store, why it fails, and who owns its prefix;
-//! * [`schema`], [`stats`], [`file`], [`vector`]: what is written;
+//! * [`schema`], [`stats`], [`file`], [`upload`], [`vector`]: what is written;
 //! * [`log`], [`end`], [`blame`], [`tombstones`], [`snapshot`]: the Delta log, and one version of it in memory;
 //! * [`name`], [`pins`]: what a file's name tells, and which files somebody may still read;
 //! * [`footer`], [`ranges`], [`reader`], [`look_up`]: reading single rows by key.
@@ -29,6 +29,7 @@ pub mod stats;
 pub mod store;
 pub mod tombstones;
 pub mod trouble;
+pub mod upload;
 pub mod vector;
 mod whole;
 

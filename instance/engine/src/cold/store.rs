@@ -5,7 +5,6 @@
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -20,15 +19,7 @@ use super::folder::{self, DurableFolder, Staged};
 use super::trouble::Trouble;
 use super::whole::WholeRanges;
 use crate::EngineError;
-use crate::config::ObjectStoreConfig;
-
-/// How long one request may take before it counts as failed.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a request is repeated by the client itself, and for how long in all; jobs have their own, longer, patience.
-const RETRIES: usize = 3;
-const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
+use crate::config::{ObjectStoreConfig, Patience};
 
 /// Whether the environment offers a key or a token. Without them the client would ask the metadata service of a cloud, which an
 /// S3 server at an endpoint of its own has nothing to do with.
@@ -74,14 +65,15 @@ impl ColdStore {
             action: format!("open the object store in {name}"),
             source,
         };
-        std::fs::create_dir_all(path).map_err(|error| failed(error.into()))?;
+        crate::folder::make(path).map_err(|error| failed(error.into()))?;
         let folder = path.canonicalize().map_err(|error| failed(error.into()))?;
         let objects = DurableFolder::new(&folder).map_err(|error| failed(error.into()))?;
         Ok(Self { folder: Some(folder.into()), ..Self::over(Arc::new(objects), "", &name) })
     }
 
     fn s3(config: &ObjectStoreConfig) -> Result<Self, EngineError> {
-        let ObjectStoreConfig::S3 { bucket, prefix, endpoint, region, access_key_id, secret_access_key } = config
+        let ObjectStoreConfig::S3 { bucket, prefix, endpoint, region, access_key_id, secret_access_key, patience } =
+            config
         else {
             unreachable!("called for S3 only");
         };
@@ -95,9 +87,9 @@ impl ColdStore {
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(bucket)
             .with_region(region)
-            .with_retry(retry())
+            .with_retry(retry(patience))
             .with_client_options(
-                ClientOptions::new().with_timeout(REQUEST_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT),
+                ClientOptions::new().with_timeout(patience.request).with_connect_timeout(patience.connect),
             );
         if let Some(endpoint) = endpoint {
             // Credentials over plain HTTP only where the operator of the database has written http:// himself.
@@ -226,7 +218,9 @@ impl ColdStore {
         let mut deleted = self.objects.delete_stream(given);
         while let Some(answer) = deleted.next().await {
             match answer {
-                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {
+                    crash_point!("vacuum.one_deleted");
+                }
                 Err(error) => return Err(self.failed("delete objects that nobody needs any more", error)),
             }
         }
@@ -304,6 +298,10 @@ async fn on_disk<T: Send + 'static>(
     done.map_err(|error| EngineError::Cold { action: action.into(), source: error.into() })
 }
 
-fn retry() -> RetryConfig {
-    RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT }
+fn retry(patience: &Patience) -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig::default(),
+        max_retries: patience.retries,
+        retry_timeout: patience.retry_within,
+    }
 }

@@ -23,7 +23,7 @@ pub struct Removed {
 impl DeltaLog {
     /// What left the table up to the version, as far back as the log remembers.
     pub async fn removed(&self, version: u64) -> Result<Vec<Removed>, EngineError> {
-        let failed = |source| EngineError::Cold { action: format!("read the tombstones of {}", self.folder()), source };
+        let action = || format!("read the tombstones of {}", self.folder());
         let (engine, url) = (self.kernel(), self.root().clone());
         let read = tokio::task::spawn_blocking(move || {
             let snapshot = KernelSnapshot::builder_for(url).at_version(version).build(engine.as_ref())?;
@@ -36,7 +36,8 @@ impl DeltaLog {
             }
             Ok::<_, delta_kernel::Error>(removed)
         });
-        read.await.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
+        let read = read.await.map_err(|error| EngineError::Cold { action: action(), source: error.into() })?;
+        read.map_err(|error| self.store().kernel_failed(action(), error))
     }
 }
 

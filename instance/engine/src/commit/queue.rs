@@ -145,11 +145,13 @@ impl Writer {
             }
         }
         let ended = self.write_group(&group);
+        crash_point!("commit.published");
         for ((reply, permit), end) in replies.into_iter().zip(ended) {
             drop(permit);
             // A caller that has gone away does not want the answer.
             let _ = reply.send(end.map(Outcome::Committed));
         }
+        crash_point!("commit.answered");
         held
     }
 
@@ -163,7 +165,9 @@ impl Writer {
             return ended;
         }
         staged.written().for_each(|(table, seq)| shared.hot.newest().raise(table, seq));
+        crash_point!("commit.staged");
         self.write(batch, self.sync);
+        crash_point!("commit.written");
         self.last_seq = staged.last_seq;
         shared.set_committed(staged.last_seq);
         for (table, seq) in staged.written() {

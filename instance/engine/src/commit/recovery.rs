@@ -66,7 +66,9 @@ impl Writer {
         self.shared.clock.raise(high_water);
         let record = VolumeRecord { database_id, ..VolumeRecord::clone(&self.shared.hot.volume()) };
         let batch = self.recovery_batch(&catalog, &tiers, &record);
+        crash_point!("recovery.staged");
         self.write(batch, true);
+        crash_point!("recovery.written");
 
         self.shared.hot.set_volume(record);
         self.last_seq = self.last_seq.max(high_water.seq);

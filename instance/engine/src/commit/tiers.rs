@@ -55,6 +55,7 @@ impl Writer {
         stage_high_water(&self.shared, &mut batch);
         // Also where `durability = "os"`: a commit in the object store that this volume has forgotten would stop the table.
         self.write_tier(batch, table, record, true);
+        crash_point!("intent.stored");
         Ok(())
     }
 
@@ -111,7 +112,9 @@ impl Writer {
         let change_floor = self.table(table)?.record.change_floor;
         let from = key::table_prefix(table);
         batch.delete_range_cf(self.shared.hot.family(Family::Dirty), &from, &key::prefix_end(&from));
+        crash_point!("settle.staged");
         self.write_tier(batch, table, TierRecord { tier, intents: Vec::new(), change_floor }, true);
+        crash_point!("settle.written");
         Ok(())
     }
 
@@ -141,6 +144,7 @@ impl Writer {
         }
         // Rows that come back after a power cut lie below `flushed_through` still, and are deleted by the next flush.
         self.write(flushed, false);
+        crash_point!("flush.chunk_deleted");
         Ok(Outcome::Done)
     }
 

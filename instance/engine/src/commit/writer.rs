@@ -81,6 +81,7 @@ impl Writer {
             CommitRecord::RecoverTable { table, tier, high_water } => self.recover_table(table, tier, high_water),
             CommitRecord::DropExpired { table, range } => self.drop_expired(table, &range),
         };
+        crash_point!("commit.alone_done");
         let _ = request.reply.send(outcome);
     }
 
@@ -94,7 +95,9 @@ impl Writer {
         let mut batch = WriteBatch::default();
         catalog::stage(&self.shared.hot, &mut batch, &applied.catalog, &applied.effects);
         self.stage_dropped(&mut batch, &applied.effects);
+        crash_point!("catalog.staged");
         self.write(batch, self.sync);
+        crash_point!("catalog.written");
         for effect in &applied.effects {
             match effect {
                 Effect::PutTable(table) => {

@@ -129,13 +129,16 @@ impl Runner {
         };
         let name = JobName { epoch: self.owner.epoch()?, job: job.attempt };
         let Some(built) = self.build(table, name, &job).await? else { return Ok(Attempt::NothingToDo) };
+        crash_point!("compaction.files_written");
         self.may_die(Step::Written)?;
         let attempt = match held {
             Some(held) => self.commit_compaction(&built, held, name, begun).await?,
             None => self.commit_compaction(&built, &mut *lane.lock().await, name, begun).await?,
         };
         if attempt == Attempt::GivenUp {
+            crash_point!("compaction.given_up");
             self.discard(table, &built.files).await;
+            crash_point!("compaction.discarded");
         }
         Ok(attempt)
     }
@@ -187,7 +190,9 @@ impl Runner {
             Err(EngineError::Stale) => return Ok(Attempt::GivenUp),
             Err(error) => return Err(error),
         };
+        crash_point!("compaction.begun");
         begun(intent.version)?;
+        crash_point!("compaction.noted");
         self.may_die(Step::Begun)?;
         let mut actions = log::schema_actions(table, before);
         let removed = |file: &Arc<ColdFile>| Remove { data_change: false, ..file.to_remove(self.now_ms()) };
@@ -195,6 +200,7 @@ impl Runner {
         actions.extend(built.inputs.iter().map(|file| Action::Remove(removed(file))));
         actions.extend(built.files.iter().map(|file| Action::Add(added(file))));
         self.commit(table, lane, &intent, &actions).await?;
+        crash_point!("compaction.settled");
         self.may_die(Step::Ended)?;
         self.checkpoint(table, lane, intent.version).await;
         Ok(Attempt::Compacted(Compacted {

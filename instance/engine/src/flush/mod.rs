@@ -281,7 +281,9 @@ impl Flusher {
             tracing::warn!(job = %id, table = %name, %error, "a {} job failed; no row is lost by it", kind.as_str());
         }
         let changed = matches!(ended, Ok(Ended::Flushed(_) | Ended::Compacted(_)));
+        crash_point!("job.ending");
         self.end(kind, &id, ended);
+        crash_point!("job.ended");
         if changed {
             self.tending.consider(&name, kind);
         }
@@ -319,6 +321,7 @@ impl Flusher {
             record.job.started_at = Some(self.runner.now_ms());
             record.attempt = Some(attempt);
         })?;
+        crash_point!("job.running");
         self.check_not_stopped(table)?;
         if !self.runner.has_unflushed(table) {
             return Ok(Ended::NothingToDo);
@@ -394,6 +397,7 @@ impl Flusher {
             return Ok(Vec::new());
         }
         let settled = self.runner.take_over(table, &mut lane).await?;
+        crash_point!("start.settled");
         if settled.iter().any(|intent| intent.kind == IntentKind::Flush) {
             self.runner.delete_flushed(table).await?;
         }
@@ -402,6 +406,7 @@ impl Flusher {
 
     async fn recover_job(&self, record: &JobRecord) {
         let ended = self.end_of_dead(record).await;
+        crash_point!("start.job_judged");
         self.end(record.kind, &record.job.id, ended);
     }
 

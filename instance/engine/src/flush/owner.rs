@@ -122,6 +122,7 @@ impl Owner {
         }
         Ok(match identity::claim(store, id, self.known, self.now_ms()).await? {
             Ownership::Claimed(epoch) => {
+                crash_point!("start.claimed");
                 self.hot.set_prefix_proven(true)?;
                 tracing::info!(%epoch, store = store.name(), "claimed the object store");
                 State::Claimed(epoch)

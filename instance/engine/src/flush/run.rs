@@ -168,20 +168,26 @@ impl Runner {
             return Ok(Flushed::default());
         }
         let Begun { intent, snapshot } = self.committer.begin_flush(table, self.owner.epoch()?, attempt).await?;
+        crash_point!("flush.begun");
         begun(intent.version)?;
+        crash_point!("flush.noted");
         self.may_die(Step::Begun)?;
         // An ALTER may have come first: the files need the schema that their rows were written with.
         let table = &catalog::table_at(&snapshot, table.id)?.map_or_else(|| table.clone(), Arc::new);
         let before = self.cold.at(table, intent.version - 1).await?;
         let (files, places) = self.write_rows(table, &intent, snapshot.clone()).await?;
         let _known = self.know_places(intent.job, places);
+        crash_point!("flush.files_written");
         let mut actions = log::schema_actions(table, &before);
         actions.extend(self.hide_masked_rows(table, &intent, &before, &snapshot).await?);
         actions.extend(files.iter().map(|file| Action::Add(self.cold_file(file).to_add())));
+        crash_point!("flush.vectors_written");
         self.may_die(Step::Written)?;
         self.commit(table, lane, &intent, &actions).await?;
+        crash_point!("flush.settled");
         self.may_die(Step::Ended)?;
         self.delete_flushed(table).await?;
+        crash_point!("flush.deleted");
         self.checkpoint(table, lane, intent.version).await;
         Ok(Flushed {
             rows: files.iter().map(|file| file.stats.rows).sum(),
@@ -300,6 +306,7 @@ impl Runner {
         self.cold.at(table, intent.version - 1).await?.after(actions, &schema::file_schema(table))?;
         // An ALTER since the job began may have brought a schema that no mirror names yet.
         self.keeper.await_named(table, intent.epoch).await?;
+        crash_point!("delta.named");
         let commit = DeltaLog::encode(intent, actions, self.now_ms());
         if self.death.lock().after == Some(Step::Committed) {
             self.cold.log(table.uuid).put(intent, commit).await?;
@@ -332,7 +339,9 @@ impl Runner {
         }
         let log = self.cold.log(table.uuid);
         let written = async {
+            crash_point!("checkpoint.due");
             log.checkpoint(version).await?;
+            crash_point!("checkpoint.written");
             log.clean_up(version, self.now_ms() - LOG_RETENTION_MS).await
         };
         match written.await {

@@ -47,8 +47,10 @@ impl Runner {
         };
         let before = self.cold.at(table, tier.cold_version).await?;
         let after = Arc::new(before.after(&commit.actions, &schema::file_schema(table))?);
+        crash_point!("settle.read");
         // In memory before any reader can learn of it.
         self.cold.install(table.uuid, after.clone());
+        crash_point!("settle.installed");
         match intent.kind {
             IntentKind::Flush => self.end_flush(table, &intent, &before, &after).await?,
             IntentKind::Fence => self.committer.end_fence(table.id, &intent).await?,
@@ -110,6 +112,7 @@ impl Runner {
         for keys in missing.chunks(LOOK_UP_KEYS) {
             let found = places_in(&self.cold, files, table, keys).await?;
             places.extend(keys.iter().cloned().zip(found));
+            crash_point!("settle.places_found");
         }
         Ok(())
     }
@@ -123,6 +126,7 @@ impl Runner {
             && let Settled::Ended(intent) = self.settle(table, lane).await?
         {
             settled.push(intent);
+            crash_point!("takeover.settled");
         }
         while !lane.fenced || !self.hot.snapshot().intents(table.id)?.is_empty() {
             settled.push(self.fence(table, lane).await?);
@@ -159,6 +163,7 @@ impl Runner {
             Some(intent) => intent,
             None => self.committer.store_fence(table.id, epoch, Uuid::new_v4()).await?,
         };
+        crash_point!("fence.stored");
         let actions = if before.version < 0 { log::schema_actions(table, &before) } else { Vec::new() };
         self.put_and_settle(table, lane, &intent, DeltaLog::encode(&intent, &actions, self.now_ms())).await
     }
@@ -172,7 +177,9 @@ impl Runner {
         intent: &Intent,
         commit: bytes::Bytes,
     ) -> Result<Intent, EngineError> {
+        crash_point!("delta.prepared");
         let put = self.cold.log(table.uuid).put(intent, commit).await;
+        crash_point!("delta.put");
         match (self.settle(table, lane).await, put) {
             (Ok(Settled::Ended(intent)), _) => Ok(intent),
             (Ok(Settled::Free) | Err(EngineError::Unavailable(_)), Err(lost)) => Err(lost),

@@ -24,7 +24,9 @@ use crate::catalog::CatalogChange;
 use crate::cold::faults::{Faults, FaultyStore};
 use crate::cold::{ColdStore, ColdTier};
 use crate::commit::clock::SystemClock;
-use crate::config::{CompactionConfig, Durability, EngineConfig, FlushConfig, Limits, ObjectStoreConfig, VacuumConfig};
+use crate::config::{
+    CompactionConfig, Durability, EngineConfig, FlushConfig, Limits, ObjectStoreConfig, Patience, VacuumConfig,
+};
 use crate::engine::{Engine, LookUp, Readiness, RowWrite};
 use crate::schema::testing::table;
 use crate::schema::{SqlType, Table, TableKind, UserId};
@@ -71,6 +73,7 @@ fn object_store(folder: &FilePath) -> ObjectStoreConfig {
         region: "us-east-1".into(),
         access_key_id: std::env::var("KALAMDB_TEST_S3_ACCESS_KEY").ok(),
         secret_access_key: std::env::var("KALAMDB_TEST_S3_SECRET_KEY").ok(),
+        patience: Patience::default(),
     }
 }
 
@@ -80,14 +83,33 @@ pub(crate) async fn open(config: EngineConfig, faults: &Arc<Faults>) -> Result<E
     Engine::open_over(config, Arc::new(SystemClock), ColdTier::over(store, 8 << 20)).await
 }
 
+/// Returns once the engine takes rows.
+pub(crate) async fn ready(engine: &Engine) {
+    for _ in 0..2000 {
+        if engine.readiness() == Readiness::Ready {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it stays {:?}", engine.readiness());
+}
+
 impl World {
     pub(crate) async fn new(kind: TableKind) -> Self {
-        let (folder, faults) = (tempfile::tempdir().unwrap(), Arc::new(Faults::default()));
+        Self::over(tempfile::tempdir().unwrap(), kind).await
+    }
+
+    /// What that folder holds; the table is made where there is none yet.
+    pub(crate) async fn over(folder: tempfile::TempDir, kind: TableKind) -> Self {
+        let faults = Arc::new(Faults::default());
         let engine = open(config(folder.path()), &faults).await.unwrap();
+        ready(&engine).await;
         let mut sample = table(kind, &[SqlType::Int, SqlType::Text, SqlType::BigInt], &[0, 1]);
         sample.uuid = uuid::Uuid::new_v4();
         let name = sample.name.clone();
-        engine.change_catalog(CatalogChange::CreateTable(Box::new(sample))).await.unwrap();
+        if !engine.catalog().tables.contains_key(&name) {
+            engine.change_catalog(CatalogChange::CreateTable(Box::new(sample))).await.unwrap();
+        }
         let table = engine.catalog().tables[&name].clone();
         Self { folder, faults, running: Some(engine), table, model: Model::new(), jobs: 0 }
     }

@@ -131,7 +131,7 @@ impl Hot {
         let dir = &config.data_dir;
         let refused = |reason: String| EngineError::Volume { path: dir.clone(), reason };
         let path = folder(dir);
-        std::fs::create_dir_all(&path).map_err(|error| refused(format!("failed to make the folder: {error}")))?;
+        crate::folder::make(&path).map_err(|error| refused(format!("failed to make the folder: {error}")))?;
         let cache = Cache::new_lru_cache(config.limits.block_cache_bytes);
         // First, for it frees the reserve of a full disk, without which the recovery could not write.
         let disk = Disk::watch(dir, config.limits.disk_reserve_bytes, config.limits.reserve_file_bytes)?;
@@ -177,7 +177,9 @@ impl Hot {
         batch.put_cf(family, volume::FORMAT_KEY, volume::format_bytes());
         batch.put_cf(family, volume::VOLUME_KEY, volume::encode(&record));
         batch.put_cf(family, volume::LIVES_KEY, volume::encode(&lives));
+        crash_point!("start.volume_opened");
         db.write_opt(batch, &synced()).map_err(failed("begin a life of the volume"))?;
+        crash_point!("start.life_begun");
         let volume = ArcSwap::from_pointee(record);
         let newest = Arc::default();
         Ok(Self { db: Arc::new(db), disk, volume, volume_id, lives, high_water, is_new, newest })

@@ -65,6 +65,7 @@ pub async fn fence_at_end(
 async fn put(log: &DeltaLog, table: &Table, intent: &Intent, now_ms: i64) -> Result<bool, EngineError> {
     let actions = if intent.version == 0 { schema_actions(table, &ColdSnapshot::empty()) } else { Vec::new() };
     let put = log.put(intent, DeltaLog::encode(intent, &actions, now_ms)).await;
+    crash_point!("recovery.table_put");
     match (log.read(intent.version).await?, put) {
         (Some(commit), _) => Ok(commit.intent.as_ref() == Some(intent)),
         (None, Err(error)) => Err(error),

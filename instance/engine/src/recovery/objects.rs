@@ -60,8 +60,10 @@ pub async fn put(store: &ColdStore, mirror: &mut Mirror) -> Result<(), EngineErr
         return Err(EngineError::Unavailable(format!("{path} was taken by an earlier try; try again")));
     }
     store.make_durable(&path).await?;
+    crash_point!("mirror.put");
     there.push(mirror.name);
     prune(store, &there).await;
+    crash_point!("mirror.pruned");
     Ok(())
 }
 

@@ -74,7 +74,9 @@ impl Recovery<'_> {
         let catalog = mirror.as_ref().map_or_else(|| first_catalog(self.now_ms), |mirror| mirror.catalog.clone());
         for _ in 0..EPOCHS {
             let epoch = identity::claim_epoch(self.cold.store(), identity.database_id, self.now_ms).await?;
+            crash_point!("recovery.epoch_claimed");
             let Some(fenced) = self.fence_all(&catalog, epoch, &tell).await? else { continue };
+            crash_point!("recovery.fenced");
             let mut recovered = Recovered::of(identity.database_id, &catalog);
             recovered.high_water = mirror.as_ref().map(|mirror| mirror.high_water).unwrap_or_default();
             let mut stopped = HashMap::new();
@@ -92,6 +94,7 @@ impl Recovery<'_> {
                 recovered.tiers.push((table, tier));
             }
             self.mirror(identity.database_id, epoch, catalog, &recovered).await?;
+            crash_point!("recovery.mirrored");
             self.committer.recover(recovered).await?;
             return Ok(Done { epoch, stopped });
         }

@@ -12,7 +12,7 @@ use crate::catalog::{CatalogChange, Credentials, ROOT, Role, User};
 use crate::config::{EngineConfig, ObjectStoreConfig};
 use crate::engine::{Engine, Readiness};
 use crate::evolution::TableChange;
-use crate::flush::tests::{Model, World, config, copy_folder, open};
+use crate::flush::tests::{Model, World, config, copy_folder, open, ready};
 use crate::schema::testing::table;
 use crate::schema::{SqlType, Table, TableKind, TableName, UserId};
 
@@ -32,10 +32,6 @@ async fn readiness_of(engine: &Engine, wanted: impl Fn(&Readiness) -> bool) -> R
     panic!("it stays {:?}", engine.readiness());
 }
 
-async fn ready(engine: &Engine) {
-    readiness_of(engine, |readiness| *readiness == Readiness::Ready).await;
-}
-
 fn reason(readiness: &Readiness) -> &'static str {
     match readiness {
         Readiness::Ready => "",
@@ -45,14 +41,14 @@ fn reason(readiness: &Readiness) -> &'static str {
 
 impl World {
     /// The volume is gone, the object store is not. What the world must hold then is what was flushed.
-    async fn lose_volume(&mut self, flushed: Model) {
+    pub(crate) async fn lose_volume(&mut self, flushed: Model) {
         self.stop().await;
         std::fs::remove_dir_all(self.folder.path().join("data")).unwrap();
         self.running = Some(open(config(self.folder.path()), &self.faults).await.unwrap());
         self.model = flushed;
     }
 
-    async fn recovered(&mut self) {
+    pub(crate) async fn recovered(&mut self) {
         ready(self.engine()).await;
         self.table = self.engine().catalog().tables[&self.table.name].clone();
     }
@@ -75,7 +71,7 @@ impl World {
     }
 
     /// Returns once the newest mirror is of the present catalog.
-    async fn mirrored(&self) {
+    pub(crate) async fn mirrored(&self) {
         let known = self.engine().catalog();
         for _ in 0..1000 {
             let newest = objects::newest(self.engine().flusher().runner.cold.store()).await.unwrap();

@@ -30,7 +30,9 @@ impl Runner {
             return Ok(None);
         }
         let deleted = store.delete_folder(&log::table_folder(table.uuid)).await?;
+        crash_point!("vacuum.folder_deleted");
         self.hot.forget_dropped(table)?;
+        crash_point!("vacuum.dropped_forgotten");
         Ok(Some(deleted))
     }
 }

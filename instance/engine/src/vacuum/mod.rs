@@ -57,11 +57,14 @@ impl Runner {
             }
             paths.push(log.path_of(&name));
         }
+        crash_point!("vacuum.judged");
         self.cold.store().delete_all(paths.clone()).await?;
+        crash_point!("vacuum.objects_deleted");
         paths.iter().for_each(|path| self.cold.cache().forget(path));
         let dead: Vec<_> = staged.into_iter().filter(|staged| known.is_of_dead_job(&staged.name)).collect();
         done.orphans += dead.len();
         self.cold.store().delete_staged(dead).await?;
+        crash_point!("vacuum.staged_deleted");
         Ok(done)
     }
 

@@ -43,6 +43,61 @@ impl Written {
     }
 }
 
+/// Incompressible rows of about so many bytes.
+fn large(bytes: usize) -> RecordBatch {
+    use rand::distr::{Alphanumeric, SampleString};
+    const ROW: usize = 1 << 20;
+    let rows = bytes.div_ceil(ROW);
+    let fields =
+        vec![Field::new("id", SqlType::BigInt.arrow(), false), Field::new("name", SqlType::Text.arrow(), true)];
+    let names = StringArray::from_iter_values((0..rows).map(|_| Alphanumeric.sample_string(&mut rand::rng(), ROW)));
+    let columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(Int64Array::from_iter(0..rows as i64)), Arc::new(names)];
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+}
+
+/// Whatever request of an upload in parts fails, the job fails by an error of the store, and no part is left behind; once the fault is gone
+/// the same file is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_fails_anywhere_between_its_parts_leaves_nothing_behind() {
+    use crate::cold::faults::{Fault, Faults, FaultyStore};
+    let (folder, faults, table) = (tempfile::tempdir().unwrap(), Arc::new(Faults::default()), Uuid::new_v4());
+    let local = ColdStore::open(&ObjectStoreConfig::Local { path: folder.path().into() }).unwrap();
+    let store = local.wrapped(|inner| Arc::new(FaultyStore::new(inner, faults.clone())));
+    let (log, rows) = (DeltaLog::of(&store, table), large(2 * crate::cold::upload::PART_BYTES + 1));
+    let write = async || {
+        let (schema, layout) = (rows.schema(), Layout::default());
+        let plan =
+            FilePlan { schema, looked_up: Vec::new(), name_prefix: "part".into(), target_bytes: 1 << 30, layout };
+        write_files(&store, &log, plan, [Ok(rows.clone())].into_iter()).await
+    };
+    let names = || {
+        let entries = std::fs::read_dir(folder.path().join(log.folder().as_ref())).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    for fault in [Fault::Fails, Fault::LosesAnswer] {
+        let mut calls = 0;
+        loop {
+            faults.strike_after(calls, fault);
+            let written = write().await;
+            if !faults.has_struck() {
+                faults.revive();
+                assert_eq!(written.unwrap().len(), 1);
+                assert_eq!(names(), ["part-00000.parquet"]);
+                break;
+            }
+            let error = written.unwrap_err();
+            assert!(matches!(&error, EngineError::Unavailable(text) if text.contains("object store")), "{error}");
+            let is_there = names() == ["part-00000.parquet"];
+            // Its last request was done, and only the answer was lost.
+            assert!(is_there || names().is_empty(), "{fault:?} {calls}: {:?}", names());
+            // Where nothing came to be, there is no folder.
+            let _ = std::fs::remove_dir_all(folder.path().join("tables"));
+            calls += 1;
+        }
+        assert!(calls >= 5, "a begin, three parts and an end, and {calls} requests");
+    }
+}
+
 async fn write(batches: Vec<RecordBatch>, target_bytes: u64) -> Written {
     let (folder, table) = (tempfile::tempdir().unwrap(), Uuid::new_v4());
     let path = folder.path().join("not").join("there").join("yet");

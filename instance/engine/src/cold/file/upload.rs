@@ -5,22 +5,17 @@
 use std::io::Write;
 
 use bytes::{Bytes, BytesMut};
-use object_store::buffered::BufWriter;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
 use crate::EngineError;
 use crate::cold::log::DeltaLog;
 use crate::cold::store::ColdStore;
+use crate::cold::upload::Upload;
 
 /// Bytes that go to the uploader at once; [`CHUNKS_WAITING`] such chunks wait at most.
 const CHUNK_BYTES: usize = 4 << 20;
 /// See [`CHUNK_BYTES`].
 pub const CHUNKS_WAITING: usize = 2;
-/// Bytes of one part of a multipart upload; S3 wants at least 5 MiB.
-const UPLOAD_PART_BYTES: usize = 8 << 20;
-/// Parts of one file that are on their way at once.
-const UPLOADS: usize = 2;
 
 /// What goes from the encoder to the uploader.
 pub enum Part {
@@ -96,26 +91,24 @@ async fn upload_file(
 ) -> Result<(), EngineError> {
     let path = log.path_of(name);
     let failed = |error| store.failed(format!("write {path}"), error);
-    let mut writer = BufWriter::with_capacity(store.objects().clone(), path.clone(), UPLOAD_PART_BYTES)
-        .with_max_concurrency(UPLOADS);
+    let mut upload = Upload::new(store.objects().clone(), path.clone());
     loop {
         match parts.recv().await {
             Some(Part::Bytes(bytes)) => {
-                if let Err(error) = writer.put(bytes).await {
-                    if let Err(error) = writer.abort().await {
-                        tracing::debug!(%path, %error, "an upload was not aborted");
-                    }
+                if let Err(error) = upload.put(bytes).await {
+                    upload.abort().await;
                     return Err(failed(error));
                 }
             }
             Some(Part::End) => break,
-            _ => return writer.abort().await.map_err(failed),
+            _ => {
+                upload.abort().await;
+                return Ok(());
+            }
         }
     }
-    let closed = writer.shutdown().await;
-    closed.map_err(|error| match error.downcast::<object_store::Error>() {
-        Ok(error) => failed(error),
-        Err(error) => EngineError::Unavailable(format!("failed to write {path}: {error}")),
-    })?;
+    crash_point!("file.encoded");
+    upload.end().await.map_err(failed)?;
+    crash_point!("file.uploaded");
     store.make_durable(&path).await
 }
