@@ -31,6 +31,10 @@ pub mod evolution;
 pub mod flush;
 mod folder;
 pub mod hot;
+#[cfg(test)]
+mod model;
+mod plant;
+mod point;
 pub mod recovery;
 pub mod scan;
 pub mod schema;

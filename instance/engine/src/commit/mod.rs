@@ -43,6 +43,7 @@ use crate::config::EngineConfig;
 use crate::engine::{Place, Unflushed};
 use crate::flush::{Epoch, Intent};
 use crate::hot::{Hot, HotSnapshot, RowKey};
+use crate::point::point;
 use crate::recovery::fence::Fenced;
 use crate::schema::{Table, TableId};
 use crate::seq::Seq;
@@ -231,6 +232,7 @@ impl Committer {
         let (hot, id, kind) = (self.shared.hot.clone(), table.id, table.kind);
         let scan = move || hot.snapshot().flushed_part(id, kind, &after.unwrap_or_default(), limit);
         let part = tokio::task::spawn_blocking(scan).await.expect("the scan does not panic")?;
+        point!("flush.scanned");
         if let Some(range) = part.range {
             self.submit(CommitRecord::DeleteFlushed { table: id, range }, part.bytes).await?;
         }
@@ -252,6 +254,12 @@ impl Committer {
             Some(Unflushed { table: table.clone(), rows, bytes, oldest })
         };
         catalog.tables.values().filter_map(unflushed).collect()
+    }
+
+    /// Lets the oldest changes of a table go at once.
+    #[cfg(test)]
+    pub(crate) fn trim(&self, table: TableId, floor: crate::seq::Seq) -> Result<(), EngineError> {
+        trim::trim(&self.queue, &self.shared, table, floor)
     }
 
     pub(crate) fn shared(&self) -> &Shared {

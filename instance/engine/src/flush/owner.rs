@@ -85,7 +85,6 @@ impl Owner {
                 () = self.try_claim() => {}
                 () = stop.cancelled() => return,
             }
-            self.tried.send_modify(|tries| *tries += 1);
             if matches!(**self.state.load(), State::Claimed(_)) {
                 return;
             }
@@ -96,7 +95,8 @@ impl Owner {
         }
     }
 
-    async fn try_claim(&self) {
+    /// One try to claim an epoch; on an empty volume before a prefix that holds a database, one to recover it.
+    pub(crate) async fn try_claim(&self) {
         // The store's own trouble stays the same from try to try; the error names what was tried.
         let state = self.claimed().await.unwrap_or_else(|error| {
             let trouble = self.cold.store().trouble();
@@ -112,6 +112,7 @@ impl Owner {
             }
         }
         self.state.store(Arc::new(state));
+        self.tried.send_modify(|tries| *tries += 1);
     }
 
     async fn claimed(&self) -> Result<State, EngineError> {

@@ -23,8 +23,11 @@ use crate::cold::{ColdSnapshot, ColdTier, vector};
 use crate::commit::clock::Clock;
 use crate::commit::{Begun, Committer};
 use crate::hot::{Hot, HotSnapshot};
+use crate::plant::{Plant, planted};
+use crate::point::point;
 use crate::recovery::keeper::Keeper;
 use crate::schema::{Table, TableId, USER_ID};
+use crate::seq::Seq;
 
 /// Rows that go from the hot tier to the encoder at once.
 const BATCH_ROWS: usize = 8192;
@@ -172,6 +175,7 @@ impl Runner {
         begun(intent.version)?;
         crash_point!("flush.noted");
         self.may_die(Step::Begun)?;
+        point!("flush.begun");
         // An ALTER may have come first: the files need the schema that their rows were written with.
         let table = &catalog::table_at(&snapshot, table.id)?.map_or_else(|| table.clone(), Arc::new);
         let before = self.cold.at(table, intent.version - 1).await?;
@@ -183,9 +187,11 @@ impl Runner {
         actions.extend(files.iter().map(|file| Action::Add(self.cold_file(file).to_add())));
         crash_point!("flush.vectors_written");
         self.may_die(Step::Written)?;
+        point!("flush.written");
         self.commit(table, lane, &intent, &actions).await?;
         crash_point!("flush.settled");
         self.may_die(Step::Ended)?;
+        point!("flush.ended");
         self.delete_flushed(table).await?;
         crash_point!("flush.deleted");
         self.checkpoint(table, lane, intent.version).await;
@@ -205,7 +211,15 @@ impl Runner {
         let schema = schema::file_schema(table);
         let plan = self.file_plan(table, JobName::of(intent));
         let columns = schema::file_columns(table);
-        let mut scan = snapshot.scan(table, None, None, table.kind.is_per_user()).once();
+        let mut scan = snapshot.scan(table, None, None, table.kind.is_per_user());
+        if planted(Plant::RowsUpToW) {
+            scan = scan.between(Seq::ZERO, intent.w);
+        } else if planted(Plant::SnapshotAfterStep1) {
+            let flushed_through = snapshot.tier(table.id)?.flushed_through;
+            let later = self.hot.snapshot().scan(table, None, None, table.kind.is_per_user());
+            scan = later.between(flushed_through, intent.w);
+        }
+        let mut scan = scan.once();
         let scanned = Arc::new(parking_lot::Mutex::new(None));
         let end = scanned.clone();
         let next = move || {

@@ -17,6 +17,7 @@ use crate::hot::row;
 use crate::hot::store::{Family, failed};
 use crate::hot::stream::{self, Buckets};
 use crate::schema::{Table, UserId};
+use crate::seq::Seq;
 
 /// A batch is closed at this many bytes of encoded rows, however few they are, so that wide rows stay bounded in memory.
 const BATCH_BYTES: usize = 16 << 20;
@@ -42,6 +43,8 @@ pub struct HotScan {
     reads: Reads,
     /// The numbers of the rows, where somebody asks for them.
     ordinals: Option<Ordinals>,
+    /// What is read in place of the versions above `flushed_through`; only ever set by a planted bug.
+    between: Option<(Seq, Seq)>,
 }
 
 /// How much of what a scan reads will be read again soon.
@@ -90,6 +93,7 @@ impl HotScan {
             user: Default::default(),
             reads: Reads::Again,
             ordinals: None,
+            between: None,
         }
     }
 
@@ -121,6 +125,12 @@ impl HotScan {
         self.ordinals.take()
     }
 
+    /// Reads the versions above `after` and up to `until`, wherever the tiers meet: what a planted bug does.
+    pub(crate) fn between(mut self, after: Seq, until: Seq) -> Self {
+        self.between = Some((after, until));
+        self
+    }
+
     /// The schema of its batches.
     pub fn schema(&self) -> SchemaRef {
         self.builder.schema()
@@ -141,9 +151,10 @@ impl HotScan {
     fn fill(&mut self, from: &[u8], to: &[u8], max_rows: usize) -> Result<Option<Vec<u8>>, EngineError> {
         let (flushed, now) = (self.snapshot.tier(self.table.id)?.flushed_through, self.snapshot.moment().now);
         // After a flush RocksDB would step over every row that it has deleted.
-        if self.snapshot.has_none_above(self.table.id, flushed) {
+        if self.between.is_none() && self.snapshot.has_none_above(self.table.id, flushed) {
             return Ok(None);
         }
+        let (after, until) = self.between.unwrap_or((flushed, Seq::MAX));
         let family = Family::of_rows(self.table.kind);
         let mut iterator = match self.reads {
             Reads::Again => self.snapshot.iterator(family, to.to_vec()),
@@ -156,7 +167,8 @@ impl HotScan {
             }
             let header = row::header(bytes)?;
             let has_expired = self.buckets.is_some_and(|buckets| !buckets.is_live(header.updated, now));
-            if is_scanned(&header, flushed) && !has_expired && !self.without.contains(stored) {
+            let is_meant = is_scanned(&header, after) && header.seq <= until;
+            if is_meant && !has_expired && !self.without.contains(stored) {
                 if self.with_user {
                     let key = key::split_table(stored)?.1;
                     let part = &key[..key::user_length(self.table.kind, key)?];
