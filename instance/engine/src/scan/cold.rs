@@ -8,7 +8,7 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -16,6 +16,7 @@ use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricType};
 use roaring::RoaringTreemap;
 
 use super::columns::ScanColumns;
@@ -57,6 +58,33 @@ impl VisibleFile {
     }
 }
 
+/// The files that a scan reads, and what was told of the others: `EXPLAIN ANALYZE` shows it.
+pub struct Chosen {
+    /// The files that may hold a row that passes the filters.
+    pub files: Vec<VisibleFile>,
+    /// How many files the version has.
+    pub considered: usize,
+}
+
+impl Chosen {
+    /// Leaves out files without a visible row, and counts what each step left out.
+    fn counted(self, metrics: &ExecutionPlanMetricsSet) -> Vec<VisibleFile> {
+        let pruned = |name: &'static str, before: usize, after: usize| {
+            let metric = MetricBuilder::new(metrics).with_type(MetricType::Summary).pruning_metrics(name, 0);
+            metric.add_pruned(before - after);
+            metric.add_matched(after);
+        };
+        let may_match = self.files.len();
+        let files: Vec<_> = self.files.into_iter().filter(|file| !file.is_hidden_whole()).collect();
+        pruned("files_pruned_by_log", self.considered, may_match);
+        pruned("files_pruned_as_deleted", may_match, files.len());
+        let hidden: u64 = files.iter().map(|file| file.hidden.len()).sum();
+        let rows_hidden = MetricBuilder::new(metrics).with_type(MetricType::Summary).global_counter("rows_hidden");
+        rows_hidden.add(usize::try_from(hidden).unwrap_or(usize::MAX));
+        files
+    }
+}
+
 /// Drops the files that can't hold a row that passes the filters.
 pub fn prune(
     state: &dyn Session,
@@ -77,21 +105,16 @@ pub fn prune(
     Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
 }
 
-/// The scan of the files, with all columns of `projection`; none where no file is left.
+/// The scan of the files, with all columns of `projection`. It stands in the plan also where no file is left, and says why.
 pub fn plan(
     state: &dyn Session,
     cache: &FileCache,
     log: &DeltaLog,
     columns: &ScanColumns,
-    files: Vec<VisibleFile>,
+    chosen: Chosen,
     projection: Vec<usize>,
     limit: Option<usize>,
-) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    let files: Vec<_> =
-        files.into_iter().filter(|file| !file.is_hidden_whole()).map(|file| file.partitioned(log, columns)).collect();
-    if files.is_empty() {
-        return Ok(None);
-    }
+) -> Result<Arc<dyn ExecutionPlan>> {
     let url = ObjectStoreUrl::parse(STORE_URL)?;
     state.runtime_env().register_object_store(url.as_ref(), cache.store().objects().clone());
     let mut options = state.table_options().parquet.clone();
@@ -101,7 +124,12 @@ pub fn plan(
     let source = ParquetSource::new(columns.schema().clone())
         .with_table_parquet_options(options)
         .with_parquet_file_reader_factory(cache.reader_factory());
-    let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+    let files: Vec<_> =
+        chosen.counted(source.metrics()).into_iter().map(|file| file.partitioned(log, columns)).collect();
+    let mut groups = FileGroup::new(files).split_files(state.config().target_partitions());
+    if groups.is_empty() {
+        groups.push(FileGroup::default());
+    }
     let source = NamingSource::new(Arc::new(source), cache.store().clone());
     let config = FileScanConfigBuilder::new(url, Arc::new(source))
         .with_file_groups(groups)
@@ -109,7 +137,7 @@ pub fn plan(
         .with_limit(limit)
         .with_expr_adapter(Some(Arc::new(columns.clone())))
         .build();
-    Ok(Some(DataSourceExec::from_data_source(config)))
+    Ok(DataSourceExec::from_data_source(config))
 }
 
 /// Counts are inexact, for rows may be hidden. Bounds are told as exact, for only such ones prune; they stand at single files,

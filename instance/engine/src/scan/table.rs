@@ -17,7 +17,7 @@ use datafusion::physical_plan::streaming::StreamingTableExec;
 use datafusion::physical_plan::union::UnionExec;
 use roaring::RoaringTreemap;
 
-use super::cold::{self, VisibleFile, external};
+use super::cold::{self, Chosen, VisibleFile, external};
 use super::columns::ScanColumns;
 use super::hot::HotRows;
 use crate::EngineError;
@@ -76,17 +76,19 @@ impl KalamTable {
         let columns = ScanColumns::of(&self.table).map_err(external)?;
         let user_filter = self.user_filter();
         let filters: Vec<Expr> = filters.iter().cloned().chain(user_filter.clone()).collect();
+        let considered = snapshot.files.len();
         let files = cold::prune(state, &columns, &filters, snapshot.files.clone())?;
         let files = self.without_hidden_rows(files, written).await.map_err(external)?;
+        let chosen = Chosen { files, considered };
         let log = self.cold.tier().log(self.table.uuid);
         let cache = self.cold.tier().cache();
         let Some(filter) = user_filter else {
-            return cold::plan(state, cache, &log, &columns, files, projection.to_vec(), limit);
+            return cold::plan(state, cache, &log, &columns, chosen, projection.to_vec(), limit).map(Some);
         };
         // The limit counts this user's rows, so it must not reach the files before the filter does.
         let user_column = self.schema.fields().len();
         let with_user: Vec<usize> = projection.iter().copied().chain([user_column]).collect();
-        let Some(scan) = cold::plan(state, cache, &log, &columns, files, with_user, None)? else { return Ok(None) };
+        let scan = cold::plan(state, cache, &log, &columns, chosen, with_user, None)?;
         let filter = state.create_physical_expr(filter, &DFSchema::try_from(scan.schema().as_ref().clone())?)?;
         let own =
             FilterExecBuilder::new(filter, scan).apply_projection(Some((0..projection.len()).collect()))?.build()?;

@@ -13,11 +13,10 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use roaring::RoaringTreemap;
 
-use super::cold::{self, VisibleFile};
+use super::cold::{self, Chosen, VisibleFile};
 use super::columns::ScanColumns;
 use crate::cold::file::{FilePlan, Layout, write_files};
 use crate::cold::snapshot::ColdFile;
@@ -113,9 +112,8 @@ impl TableProvider for ColdOnly {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema().fields().len()).collect());
         let limit = limit.filter(|_| filters.is_empty());
         let log = self.tier.log(self.table.uuid);
-        let empty = Arc::new(self.schema().project(&projection)?);
-        let plan = cold::plan(state, self.tier.cache(), &log, &columns, files, projection, limit)?;
-        Ok(plan.unwrap_or_else(|| Arc::new(EmptyExec::new(empty))))
+        let chosen = Chosen { files, considered: self.files.len() };
+        cold::plan(state, self.tier.cache(), &log, &columns, chosen, projection, limit)
     }
 }
 
@@ -269,9 +267,24 @@ async fn filters_reach_the_files_and_skip_what_they_can() {
     .await;
     assert!(plan.contains("pushdown_rows_pruned") && !plan.contains("FilterExec"), "{plan}");
     assert!(plan.contains("part-0") && !plan.contains("part-1"), "files that can't match are left out: {plan}");
+    assert!(plan.contains("files_pruned_by_log=3 total → 1 matched"), "{plan}");
     for metric in
         ["row_groups_pruned_statistics", "row_groups_pruned_bloom_filter", "page_index_rows_pruned", "bytes_scanned"]
     {
         assert!(plan.contains(metric), "{metric}: {plan}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_analysed_plan_tells_of_files_that_were_not_even_opened() {
+    let world = World::new().await;
+    let (_, hidden) = hidden_sets().pop().unwrap();
+    let whole = answer(&world.session(1, true, &hidden), "EXPLAIN ANALYZE SELECT label FROM t").await;
+    for metric in
+        ["files_pruned_by_log=3 total → 3 matched", "files_pruned_as_deleted=3 total → 2 matched", "rows_hidden=2"]
+    {
+        assert!(whole.contains(metric), "{metric}: {whole}");
+    }
+    let none = answer(&world.session(4, true, &hidden), "EXPLAIN ANALYZE SELECT label FROM t WHERE c1 > 100000").await;
+    assert!(none.contains("files_pruned_by_log=3 total → 0 matched"), "{none}");
 }
