@@ -268,7 +268,7 @@ impl Life {
         engine.change_catalog(CatalogChange::CreateTable(Box::new(made))).await.unwrap();
         let made = engine.catalog().tables[&name].clone();
         let row = vec![Value::Int(1), Value::Text("a".into()), Value::BigInt(1)];
-        let look_up = LookUp::Read { found: None, cold_version: -1 };
+        let look_up = LookUp::Read { found: None, cold_version: -1, unwritten_through: None };
         let (key, id) = (Engine::key(&made, &row).unwrap(), made.id);
         engine.commit(vec![RowWrite { table: made, user: None, key, look_up, new: Some(row) }]).await.unwrap();
         let job = format!("job-{}", self.world.jobs);
