@@ -50,6 +50,7 @@ impl World {
             Move::Vacuum(owner, table) => self.vacuum(*owner, *table).await,
             Move::Read(owner) => self.read(*owner).await,
             Move::Turn(task, fate) => self.turn(usize::from(*task), *fate).await,
+            Move::Run(task, points) => self.run_on(usize::from(*task), *points).await,
             Move::Arrive(number) => {
                 let late = self.bucket.sea.late.lock().len();
                 if late > 0 {
@@ -197,6 +198,20 @@ impl World {
         self.let_go(waiting[number % waiting.len()], fate).await
     }
 
+    async fn run_on(&mut self, number: usize, points: u8) -> Done {
+        let (waiting, tasks) = (self.waiting(), self.tasks.len());
+        let Some(at) = number.checked_rem(waiting.len()).map(|number| waiting[number]) else { return Ok(()) };
+        for _ in 0..points {
+            self.let_go(at, Fate::Lands).await?;
+            self.observe().await;
+            self.check()?;
+            if self.tasks.len() < tasks || self.tasks[at].waits_at() == "lock" {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     async fn let_go(&mut self, at: usize, fate: Fate) -> Done {
         let mut task = self.tasks.remove(at);
         let from = task.waits_at();
@@ -266,6 +281,7 @@ impl World {
         if self.owners.len() >= OWNERS {
             return Ok(());
         }
+        self.other_lines += 1;
         let (id, line) = (self.number(), self.number());
         self.trace.push(format!("owner {id} starts with an empty volume"));
         let owner = Owner::open(id, line, Volume::empty(), self.bucket.sea.clone(), self.clock.clone()).await;
@@ -277,6 +293,7 @@ impl World {
             return Ok(());
         }
         let Some(Saved { volume, tables }) = self.saved.take() else { return Ok(()) };
+        self.other_lines += 1;
         let (id, line) = (self.number(), self.number());
         self.trace.push(format!("owner {id} starts with the copied volume"));
         let mut owner = Owner::open(id, line, volume, self.bucket.sea.clone(), self.clock.clone()).await;
