@@ -104,13 +104,14 @@ impl Scenario {
         // Newcomers are about owners: rows are there already. What a client is told hangs on no job.
         let often = if self == Self::Newcomers { 2 } else { 10 };
         let (turns, runs) = if self == Self::Resumed { (4, 2) } else { (16, 16) };
+        let points = if self == Self::Newcomers { 2..16u8 } else { 2..10 };
         let mut moves = vec![
             (often, writes().prop_map(|(owner, rows)| Move::Write(owner, rows)).boxed()),
             (2, writes().prop_map(|(owner, rows)| Move::Transact(owner, rows)).boxed()),
             (often, (number(), 1..4u8).prop_map(|(owner, writers)| Move::Group(owner, writers)).boxed()),
             (5, of_table(Move::Flush)),
             (turns, turn(Just(Fate::Lands).boxed())),
-            (runs, (any::<u16>(), 2..10u8).prop_map(|(task, points)| Move::Run(task, points)).boxed()),
+            (runs, (any::<u16>(), points).prop_map(|(task, points)| Move::Run(task, points)).boxed()),
         ];
         let fates = prop_oneof![6 => Just(Fate::Lands), 1 => Just(Fate::AnswerLost), 1 => Just(Fate::Lost), 1 => Just(Fate::Late)];
         let mut also = |weight, strategy| moves.push((weight, strategy));
@@ -118,8 +119,8 @@ impl Scenario {
         if is(&[Self::Readers]) {
             also(6, number().prop_map(Move::Read).boxed());
         }
-        if is(&[Self::Readers, Self::Compaction, Self::Owners, Self::Lost, Self::Restored]) {
-            also(5, of_table(Move::Compact));
+        if is(&[Self::Readers, Self::Compaction, Self::Owners, Self::Lost, Self::Newcomers, Self::Restored]) {
+            also(if self == Self::Newcomers { 10 } else { 5 }, of_table(Move::Compact));
         }
         if is(&[Self::Flush, Self::Compaction, Self::Owners, Self::Tables]) {
             also(2, number().prop_map(Move::Restart).boxed());
