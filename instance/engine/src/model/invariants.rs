@@ -163,7 +163,7 @@ fn masks_hide_for_a_newer_version(world: &World) -> Fault {
 fn stops_only_with_cause(world: &World) -> Fault {
     for owner in &world.owners {
         if let Some(reason) = owner.refused()
-            && world.bucket.lines.values().all(|line| *line == owner.line)
+            && world.other_lines == 0
         {
             return Err(format!("owner {} is alone, and refused: {reason}", owner.id));
         }

@@ -4,18 +4,13 @@ use std::sync::Arc;
 
 use super::owner::{Owner, Volume};
 use super::program::Move;
-use super::reference::{Alteration, TableHistory, row_ids};
-use super::scheduler::{self, Task, run_alone};
+use super::reference::row_ids;
+use super::scheduler::{self, Task};
 use super::tasks::{self, Ended, Kind, Wish, Work};
 use super::wire::Fate;
 use super::world::{Saved, Violation, World, violated};
-use crate::catalog::CatalogChange;
-use crate::engine::Engine;
-use crate::evolution::{NewColumn, TableChange};
 use crate::flush::JobKind;
-use crate::schema::{DefaultValue, SchemaVersion, SqlType, Table, TableName};
-use crate::seq::Seq;
-use crate::value::Value;
+use crate::schema::Table;
 
 /// Processes that may live at once.
 const OWNERS: usize = 3;
@@ -24,7 +19,7 @@ const WRITERS: usize = 4;
 /// Turns in which all tasks must come to their end, once nothing new is begun.
 const LAST_TURNS: usize = 2000;
 
-type Done = Result<(), Violation>;
+pub(super) type Done = Result<(), Violation>;
 
 impl World {
     /// Carries a program out. After every move the invariants hold; at its end every task has ended, and everything is read once more.
@@ -50,6 +45,7 @@ impl World {
             Move::Vacuum(owner, table) => self.vacuum(*owner, *table).await,
             Move::Read(owner) => self.read(*owner).await,
             Move::Turn(task, fate) => self.turn(usize::from(*task), *fate).await,
+            Move::Run(task, points) => self.run_on(usize::from(*task), *points).await,
             Move::Arrive(number) => {
                 let late = self.bucket.sea.late.lock().len();
                 if late > 0 {
@@ -90,7 +86,7 @@ impl World {
     }
 
     /// A process that may make Delta commits, and one of its tables.
-    fn committing(&self, owner: u8, table: u8) -> Option<(usize, Arc<Table>)> {
+    pub(super) fn committing(&self, owner: u8, table: u8) -> Option<(usize, Arc<Table>)> {
         let owner = self.serving(owner).filter(|at| self.owners[*at].epoch().is_some())?;
         let tables: Vec<_> = self.owners[owner].served().map(|history| history.table.clone()).collect();
         (!tables.is_empty()).then(|| (owner, tables[usize::from(table) % tables.len()].clone()))
@@ -197,6 +193,20 @@ impl World {
         self.let_go(waiting[number % waiting.len()], fate).await
     }
 
+    async fn run_on(&mut self, number: usize, points: u8) -> Done {
+        let (waiting, tasks) = (self.waiting(), self.tasks.len());
+        let Some(at) = number.checked_rem(waiting.len()).map(|number| waiting[number]) else { return Ok(()) };
+        for _ in 0..points {
+            self.let_go(at, Fate::Lands).await?;
+            self.observe().await;
+            self.check()?;
+            if self.tasks.len() < tasks || self.tasks[at].waits_at() == "lock" {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     async fn let_go(&mut self, at: usize, fate: Fate) -> Done {
         let mut task = self.tasks.remove(at);
         let from = task.waits_at();
@@ -266,6 +276,7 @@ impl World {
         if self.owners.len() >= OWNERS {
             return Ok(());
         }
+        self.other_lines += 1;
         let (id, line) = (self.number(), self.number());
         self.trace.push(format!("owner {id} starts with an empty volume"));
         let owner = Owner::open(id, line, Volume::empty(), self.bucket.sea.clone(), self.clock.clone()).await;
@@ -277,6 +288,7 @@ impl World {
             return Ok(());
         }
         let Some(Saved { volume, tables }) = self.saved.take() else { return Ok(()) };
+        self.other_lines += 1;
         let (id, line) = (self.number(), self.number());
         self.trace.push(format!("owner {id} starts with the copied volume"));
         let mut owner = Owner::open(id, line, volume, self.bucket.sea.clone(), self.clock.clone()).await;
@@ -295,72 +307,6 @@ impl World {
         let committer = self.owners[owner].engine.committer().clone();
         let trimmed = tokio::task::spawn_blocking(move || committer.trim(table.id, floor)).await;
         trimmed.expect("it does not panic").map_err(|error| violated("jobs_fail_only_with_cause", error.to_string()))
-    }
-
-    /// A process whose history nobody else goes on, and one of its tables.
-    fn altered(&self, table: u8) -> Option<(Engine, Arc<Table>)> {
-        let (owner, table) = self.committing(0, table)?;
-        self.is_alone(owner).then(|| (self.owners[owner].engine.clone(), table))
-    }
-
-    async fn add_column(&mut self, table: u8) -> Done {
-        let Some((engine, table)) = self.altered(table) else { return Ok(()) };
-        let number = i64::from(self.number());
-        let column = NewColumn {
-            name: format!("x{number}"),
-            sql_type: SqlType::BigInt,
-            nullable: true,
-            default: Some(DefaultValue::Literal(Value::BigInt(number))),
-            initial: Value::BigInt(number),
-        };
-        let alteration = Alteration::Added(column.name.clone(), number);
-        self.alter(engine, table, TableChange::AddColumn(column), alteration).await
-    }
-
-    async fn change_column(&mut self, table: u8, renames: bool) -> Done {
-        let Some((engine, table)) = self.altered(table) else { return Ok(()) };
-        let Some(last) = table.columns.get(2..).and_then(<[_]>::last).map(|column| column.name.clone()) else {
-            return Ok(());
-        };
-        if renames {
-            let to = format!("y{}", self.number());
-            let change = TableChange::RenameColumn { from: last.clone(), to: to.clone() };
-            return self.alter(engine, table, change, Alteration::Renamed(last, to)).await;
-        }
-        self.alter(engine, table, TableChange::DropColumn(last.clone()), Alteration::Dropped(last)).await
-    }
-
-    async fn alter(&mut self, engine: Engine, table: Arc<Table>, change: TableChange, alteration: Alteration) -> Done {
-        self.trace.push(format!("{} is altered: {alteration:?}", table.name));
-        let (altering, before) = (engine.clone(), table.clone());
-        let altered = run_alone(async move { altering.alter_table(&before, &change, 5).await }).await;
-        altered.map_err(|error| violated("jobs_fail_only_with_cause", error.to_string()))?;
-        let newest = engine.catalog().tables[&table.name].clone();
-        self.alterations.entry(table.uuid).or_default().push(alteration.clone());
-        self.owners[0].tables.get_mut(&table.name).expect("it is served").alter(newest, &alteration);
-        Ok(())
-    }
-
-    async fn recreate(&mut self, table: u8) -> Done {
-        let Some((engine, table)) = self.altered(table) else { return Ok(()) };
-        self.trace.push(format!("{} is dropped and made anew", table.name));
-        let gone = CatalogChange::DropTable { name: table.name.clone(), id: table.id };
-        let mut fresh = crate::schema::testing::table(table.kind, &[SqlType::Int, SqlType::BigInt], &[0]);
-        (fresh.name, fresh.uuid, fresh.version) = (table.name.clone(), uuid::Uuid::new_v4(), SchemaVersion(1));
-        let made = CatalogChange::CreateTable(Box::new(fresh));
-        for change in [gone, made] {
-            let changed = engine.change_catalog(change).await;
-            changed.map_err(|error| violated("jobs_fail_only_with_cause", error.to_string()))?;
-        }
-        self.adopt(&table.name);
-        Ok(())
-    }
-
-    /// A table of the first process that nobody has written yet.
-    pub fn adopt(&mut self, name: &TableName) {
-        let owner = &mut self.owners[0];
-        let table = owner.engine.catalog().tables[name].clone();
-        owner.tables.insert(name.clone(), TableHistory::begin(table, Seq::ZERO, Arc::default()));
     }
 
     /// Every task comes to its end, and everything is read.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,28 +14,32 @@ use super::bucket::{Bucket, ColdRow, Place};
 use super::reference::{RowId, TableHistory, VALUE, known_user, to_cells};
 use super::wire::{Fate, Sea, Wire};
 use crate::cold::{ColdStore, ColdTier};
-use crate::commit::clock::Clock;
+use crate::commit::clock::{Clock, SystemClock};
 use crate::config::{CompactionConfig, Durability, EngineConfig, FlushConfig, Limits, ObjectStoreConfig, VacuumConfig};
 use crate::engine::{Engine, Readiness};
 use crate::flush::Epoch;
 use crate::hot::volume::Life;
 use crate::hot::{RowKey, key};
 use crate::schema::{Table, TableId, TableName};
-use crate::seq::{EPOCH_MS, Seq};
+use crate::seq::Seq;
 use crate::value::Value;
 
-/// A clock that every reading moves by a millisecond.
+/// A clock that every reading moves by a millisecond. It begins in the present: readers of a Delta log count the age of tombstones by the
+/// computer's clock.
 pub struct Ticks(AtomicI64);
 
 impl Ticks {
-    /// Begins long after the epoch of `_seq`.
+    /// Begins when the process that runs the tests first asked.
     pub fn new() -> Self {
-        Self(AtomicI64::new((EPOCH_MS + 1_000_000) * 1000))
+        static BEGAN: OnceLock<i64> = OnceLock::new();
+        Self(AtomicI64::new(*BEGAN.get_or_init(|| SystemClock.now_micros())))
     }
 
     /// Begins when every tick of the first is over.
     pub fn later() -> Self {
-        Self(AtomicI64::new((EPOCH_MS + 2_000_000) * 1000))
+        let ticks = Self::new();
+        ticks.0.fetch_add(1_000_000_000, Ordering::SeqCst);
+        ticks
     }
 }
 
@@ -131,6 +135,8 @@ fn config(volume: &Volume) -> EngineConfig {
             disk_reserve_bytes: 0,
             reserve_file_bytes: 0,
             memtable_bytes: 4 << 20,
+            // RocksDB sets so much aside for each log.
+            wal_bytes: 512 << 10,
             ..Limits::default()
         },
     }
@@ -147,11 +153,20 @@ impl Owner {
         Self { id, line, engine, tables: BTreeMap::new(), serves: false, fate, sent, _volume: volume }
     }
 
-    /// The volume as it is now, which is what a crash would leave.
+    /// The volume as it is now, which is what a crash would leave: commits since the last memtable are in the log.
     pub fn volume(&self) -> Volume {
+        self.checkpoint(u64::MAX)
+    }
+
+    /// The same with an empty log, which is opened faster.
+    pub fn settled_volume(&self) -> Volume {
+        self.checkpoint(0)
+    }
+
+    fn checkpoint(&self, largest_log: u64) -> Volume {
         let copy = Volume::empty();
         let checkpoint = Checkpoint::new(self.engine.hot().db().as_ref()).expect("a checkpoint can be begun");
-        checkpoint.create_checkpoint_with_log_size(copy.hot(), u64::MAX).expect("a checkpoint can be made");
+        checkpoint.create_checkpoint_with_log_size(copy.hot(), largest_log).expect("a checkpoint can be made");
         copy
     }
 

@@ -25,6 +25,8 @@ pub enum Move {
     Read(u8),
     /// A task goes on to its next point; a Delta commit that it sends there meets this fate.
     Turn(u16, Fate),
+    /// A task goes on for so many points, with nobody between them.
+    Run(u16, u8),
     /// A commit that was on its way for long arrives.
     Arrive(u8),
     /// The process is killed, or stalls, and a new one has its volume. Its Delta commit may still be on its way.
@@ -99,12 +101,17 @@ impl Scenario {
     }
 
     fn moves(self) -> Vec<(u32, BoxedStrategy<Move>)> {
+        // Newcomers are about owners: rows are there already. What a client is told hangs on no job.
+        let often = if self == Self::Newcomers { 2 } else { 10 };
+        let (turns, runs) = if self == Self::Resumed { (4, 2) } else { (16, 16) };
+        let points = if self == Self::Newcomers { 2..16u8 } else { 2..10 };
         let mut moves = vec![
-            (10, writes().prop_map(|(owner, rows)| Move::Write(owner, rows)).boxed()),
+            (often, writes().prop_map(|(owner, rows)| Move::Write(owner, rows)).boxed()),
             (2, writes().prop_map(|(owner, rows)| Move::Transact(owner, rows)).boxed()),
-            (10, (number(), 1..4u8).prop_map(|(owner, writers)| Move::Group(owner, writers)).boxed()),
+            (often, (number(), 1..4u8).prop_map(|(owner, writers)| Move::Group(owner, writers)).boxed()),
             (5, of_table(Move::Flush)),
-            (36, turn(Just(Fate::Lands).boxed())),
+            (turns, turn(Just(Fate::Lands).boxed())),
+            (runs, (any::<u16>(), points).prop_map(|(task, points)| Move::Run(task, points)).boxed()),
         ];
         let fates = prop_oneof![6 => Just(Fate::Lands), 1 => Just(Fate::AnswerLost), 1 => Just(Fate::Lost), 1 => Just(Fate::Late)];
         let mut also = |weight, strategy| moves.push((weight, strategy));
@@ -112,8 +119,8 @@ impl Scenario {
         if is(&[Self::Readers]) {
             also(6, number().prop_map(Move::Read).boxed());
         }
-        if is(&[Self::Readers, Self::Compaction, Self::Lost, Self::Restored]) {
-            also(5, of_table(Move::Compact));
+        if is(&[Self::Readers, Self::Compaction, Self::Owners, Self::Lost, Self::Newcomers, Self::Restored]) {
+            also(if self == Self::Newcomers { 10 } else { 5 }, of_table(Move::Compact));
         }
         if is(&[Self::Flush, Self::Compaction, Self::Owners, Self::Tables]) {
             also(2, number().prop_map(Move::Restart).boxed());
@@ -183,6 +190,8 @@ fn turn(fates: BoxedStrategy<Fate>) -> BoxedStrategy<Move> {
 }
 
 fn writes() -> impl Strategy<Value = (u8, Vec<(u8, u8, bool)>)> {
-    let row = (prop_oneof![3 => Just(0u8), 1 => Just(1)], 0..6u8, prop::bool::weighted(0.3));
+    // Few rows again and again, so that writers, jobs and readers meet at them.
+    let row =
+        (prop_oneof![3 => Just(0u8), 1 => Just(1)], prop_oneof![5 => 0..2u8, 1 => 2..6u8], prop::bool::weighted(0.3));
     (number(), prop_oneof![4 => prop::collection::vec(row.clone(), 1..2), 1 => prop::collection::vec(row, 2..4)])
 }

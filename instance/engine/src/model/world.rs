@@ -79,6 +79,8 @@ pub struct World {
     pub client: Option<Client>,
     /// A volume that was set aside.
     pub saved: Option<Saved>,
+    /// Lines of volumes beside the first that were ever begun.
+    pub other_lines: usize,
     /// What was done, step by step.
     pub trace: Trace,
     /// How each table was altered, version by version.
@@ -97,6 +99,7 @@ impl World {
             stale: Vec::new(),
             client: None,
             saved: None,
+            other_lines: 0,
             trace: Trace::default(),
             alterations: HashMap::new(),
             tasks: Vec::new(),
