@@ -75,7 +75,8 @@ pub struct StorageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
-    /// Who may use the volume at a time.
+    /// Who may use the volume at a time: `ReadWriteOnce`, the pods of one node, which every storage class can;
+    /// `ReadWriteOncePod`, one pod of the cluster, which is safer and takes a class whose CSI driver can (most can).
     #[serde(default)]
     pub access_mode: AccessMode,
 }

@@ -130,7 +130,7 @@ impl GoTool {
             Self::Kubernetes | Self::Kubectl => KUBERNETES,
             Self::Etcd => "3.6.12",
             Self::Pause => "1",
-            Self::Provisioner => "1",
+            Self::Provisioner => "2",
             Self::Versitygw => "1.8.0",
             Self::Coredns => "1.14.7",
             Self::Helm => "3.19.5",

@@ -19,6 +19,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
+// The provisioner's name in the storage class.
+const provisionedBy = "kalamdb.io/local"
+
 type provisioner struct {
 	client kubernetes.Interface
 	class  string
@@ -97,7 +100,8 @@ func (p *provisioner) create(ctx context.Context, claim *v1.PersistentVolumeClai
 		return err
 	}
 	_, err := p.client.CoreV1().PersistentVolumes().Create(ctx, &v1.PersistentVolume{
-		ObjectMeta: meta.ObjectMeta{Name: name},
+		// Without this the controller manager looks for a plugin of its own to delete the volume, and calls it failed.
+		ObjectMeta: meta.ObjectMeta{Name: name, Annotations: map[string]string{"pv.kubernetes.io/provisioned-by": provisionedBy}},
 		Spec: v1.PersistentVolumeSpec{
 			Capacity:                      v1.ResourceList{v1.ResourceStorage: claim.Spec.Resources.Requests[v1.ResourceStorage]},
 			AccessModes:                   claim.Spec.AccessModes,
