@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 
 use super::grammar::Grammar;
 use super::{DIALECT, RECURSION_LIMIT, Statement};
-use crate::SqlError;
+use crate::{ErrorCode, SqlError};
 
 /// A statement and the part of the request's text that it was read from.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +21,7 @@ pub fn parse_batch(sql: &str) -> Result<Vec<ParsedStatement>, SqlError> {
     let tokens = Tokenizer::new(&DIALECT, sql)
         .tokenize_with_location()
         .map_err(|error| SqlError::from(ParserError::from(error)).in_statement(1, sql.trim()))?;
-    let pieces = split(tokens);
+    let pieces = split(tokens.into_iter().map(as_operator).collect());
     let lines = line_starts(sql);
     let mut statements = Vec::with_capacity(pieces.len());
     for (number, piece) in pieces.into_iter().enumerate() {
@@ -32,6 +32,14 @@ pub fn parse_batch(sql: &str) -> Result<Vec<ParsedStatement>, SqlError> {
     Ok(statements)
 }
 
+/// `?` asks whether a JSON document has a key; parameters are `$1`, `$2`, …
+fn as_operator(mut token: TokenWithSpan) -> TokenWithSpan {
+    if matches!(&token.token, Token::Placeholder(text) if text == "?") {
+        token.token = Token::Question;
+    }
+    token
+}
+
 /// The tokens of each statement; empty statements are none.
 fn split(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
     let pieces = tokens.split(|token| token.token == Token::SemiColon);
@@ -40,11 +48,25 @@ fn split(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
 }
 
 fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement, SqlError> {
+    let end = end_of(&tokens);
     let parser = Parser::new(&DIALECT).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
     let mut grammar = Grammar::new(parser);
-    let statement = grammar.statement()?;
-    grammar.expect_end()?;
-    Ok(statement)
+    let parsed = grammar.statement().and_then(|statement| grammar.expect_end().map(|()| statement));
+    parsed.map_err(|error| located(error, grammar.place().unwrap_or(end)))
+}
+
+/// Where the last word ends.
+fn end_of(tokens: &[TokenWithSpan]) -> Location {
+    let last = tokens.iter().rfind(|token| !matches!(token.token, Token::Whitespace(_)));
+    last.map_or(Location::empty(), |token| token.span.end)
+}
+
+/// Every error of the grammar says where: those about the end of the text have no token to tell by.
+fn located(error: SqlError, place: Location) -> SqlError {
+    if error.code != ErrorCode::InvalidSql || error.message.contains(" at Line: ") {
+        return error;
+    }
+    SqlError { message: format!("{}{place}", error.message), ..error }
 }
 
 /// Byte offsets at which the lines begin.
