@@ -200,9 +200,10 @@ impl SqlType {
     }
 }
 
-/// One number of an EMBEDDING; Parquet's own name for what a list holds.
+/// One number of an EMBEDDING; Parquet's own name for what a list holds. Never NULL in a value, but readers fill up the length of a
+/// list that is NULL itself with NULLs.
 pub fn embedding_item() -> FieldRef {
-    Arc::new(Field::new("element", DataType::Float32, false))
+    Arc::new(Field::new("element", DataType::Float32, true))
 }
 
 impl fmt::Display for SqlType {

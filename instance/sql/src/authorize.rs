@@ -8,7 +8,7 @@ use kalamdb_engine::schema::{AccessLevel, Table, TableKind, TableName, UserId};
 
 use crate::bind::names::{self, SYSTEM};
 use crate::parse::{Show, Statement, UserChange};
-use crate::{ErrorCode, Identity, SqlError};
+use crate::{ErrorCode, Identity, SqlError, relations};
 
 /// Whether that role may read the table's rows; of a per-user table it sees its own only.
 pub fn may_read(role: Role, table: &Table) -> bool {
@@ -85,7 +85,8 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
             let other = impersonated(user, catalog, identity)?;
             check(statement, catalog, namespace, &other)?;
             let named = relations_of(statement, namespace).into_iter();
-            named.filter(|name| catalog.tables.contains_key(name)).try_for_each(|name| check_own(catalog, &name))
+            let is_relation = |name: &TableName| catalog.tables.contains_key(name) || relations::is_view(name);
+            named.filter(is_relation).try_for_each(|name| check_own(catalog, &name))
         }
         Statement::Subscribe(subscribe) => {
             check_table(catalog, &names::table_name(&subscribe.table, namespace)?, identity, Access::Read)

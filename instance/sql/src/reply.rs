@@ -126,11 +126,7 @@ fn column_cells(array: &ArrayRef) -> Result<Vec<Json>, SqlError> {
         }
         DataType::Dictionary(_, values) => column_cells(&as_type(values.as_ref().clone())?),
         DataType::FixedSizeList(item, _) if *item.data_type() == DataType::Float32 => documents(array),
-        DataType::List(_)
-        | DataType::LargeList(_)
-        | DataType::FixedSizeList(..)
-        | DataType::Struct(_)
-        | DataType::Map(..) => {
+        nested if nested.is_nested() && !matches!(nested, DataType::Union(..)) => {
             let documents = documents(array)?.into_iter();
             Ok(documents.map(|cell| if cell.is_null() { cell } else { Json::from(cell.to_string()) }).collect())
         }
@@ -141,7 +137,7 @@ fn column_cells(array: &ArrayRef) -> Result<Vec<Json>, SqlError> {
 
 /// Lists and structs as JSON of their cells.
 fn documents(array: &ArrayRef) -> Result<Vec<Json>, SqlError> {
-    let of_list = |list: ArrayRef| column_cells(&list).map(Json::from);
+    let of_list = |list: ArrayRef| members(&list).map(Json::from);
     let cell = |at: usize| match array.data_type() {
         _ if array.is_null(at) => Ok(Json::Null),
         DataType::List(_) => of_list(array.as_list::<i32>().value(at)),
@@ -154,9 +150,17 @@ fn documents(array: &ArrayRef) -> Result<Vec<Json>, SqlError> {
     (0..array.len()).map(cell).collect()
 }
 
+/// What stands within a list or a struct: lists and structs again, and not their text.
+fn members(array: &ArrayRef) -> Result<Vec<Json>, SqlError> {
+    match array.data_type() {
+        nested if nested.is_nested() && !matches!(nested, DataType::Union(..)) => documents(array),
+        _ => column_cells(array),
+    }
+}
+
 fn of_struct(array: &StructArray, at: usize) -> Result<Json, SqlError> {
     let member = |(name, column): (&str, &ArrayRef)| {
-        Ok((name.to_owned(), column_cells(&column.slice(at, 1))?.pop().unwrap_or(Json::Null)))
+        Ok((name.to_owned(), members(&column.slice(at, 1))?.pop().unwrap_or(Json::Null)))
     };
     let members = array.column_names().into_iter().zip(array.columns()).map(member);
     members.collect::<Result<serde_json::Map<_, _>, SqlError>>().map(Json::Object)

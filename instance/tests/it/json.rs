@@ -35,7 +35,7 @@ async fn documents_are_looked_into() -> Result<()> {
         ("json_get_int(data, 'n')", json!("7"), "BigInt"),
         ("json_get_bool(data, 'ok')", json!(true), "Boolean"),
         ("json_get_int(data, 'name')", json!(null), "BigInt"),
-        ("json_object_keys(data -> 'tags' -> 1)", json!("[\"b\"]"), "Json"),
+        ("json_object_keys(data, 'tags', 1)", json!("[\"b\"]"), "Json"),
         ("CAST(data ->> 'n' AS INT) + 1", json!("8"), "BigInt"),
         ("(data ->> 'f')::DOUBLE", json!(0.1), "Double"),
     ];

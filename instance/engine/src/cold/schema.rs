@@ -132,7 +132,7 @@ fn delta_type(sql_type: SqlType) -> Json {
         SqlType::Bytes => "binary",
         SqlType::Timestamp | SqlType::DateTime => "timestamp",
         SqlType::Date => "date",
-        SqlType::Embedding { .. } => return json!({"type": "array", "elementType": "float", "containsNull": false}),
+        SqlType::Embedding { .. } => return json!({"type": "array", "elementType": "float", "containsNull": true}),
     };
     json!(name)
 }

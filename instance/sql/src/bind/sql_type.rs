@@ -94,7 +94,7 @@ impl TypePlanner for ColumnTypes {
             DataType::Bytes(_) | DataType::Blob(_) | DataType::Binary(_) | DataType::Varbinary(_) | DataType::Clob(_)
         ) || matches!(
             written,
-            DataType::MediumInt(_) | DataType::Dec(_) | DataType::Time(Some(_), _) | DataType::Custom(..)
+            DataType::MediumInt(_) | DataType::Dec(_) | DataType::Time(..) | DataType::Custom(..)
         );
         let bound = own.then(|| bind(written).ok()).flatten();
         Ok(bound.map(|sql_type| Arc::new(Field::new("", sql_type.arrow(), true))))

@@ -1,9 +1,11 @@
 //! Statements separated by `;`, each with its own text.
 
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use super::grammar::Grammar;
+use super::json;
 use super::{DIALECT, RECURSION_LIMIT, Statement};
 use crate::{ErrorCode, SqlError};
 
@@ -21,7 +23,7 @@ pub fn parse_batch(sql: &str) -> Result<Vec<ParsedStatement>, SqlError> {
     let tokens = Tokenizer::new(&DIALECT, sql)
         .tokenize_with_location()
         .map_err(|error| SqlError::from(ParserError::from(error)).in_statement(1, sql.trim()))?;
-    let pieces = split(tokens.into_iter().map(as_operator).collect());
+    let pieces = split(as_meant(tokens));
     let lines = line_starts(sql);
     let mut statements = Vec::with_capacity(pieces.len());
     for (number, piece) in pieces.into_iter().enumerate() {
@@ -32,12 +34,22 @@ pub fn parse_batch(sql: &str) -> Result<Vec<ParsedStatement>, SqlError> {
     Ok(statements)
 }
 
-/// `?` asks whether a JSON document has a key; parameters are `$1`, `$2`, …
-fn as_operator(mut token: TokenWithSpan) -> TokenWithSpan {
-    if matches!(&token.token, Token::Placeholder(text) if text == "?") {
-        token.token = Token::Question;
+/// `?` asks whether a JSON document has a key, for parameters are `$1`, `$2`, …; and `CURRENT_USER` before a parenthesis is a function
+/// like any other, not the keyword that takes none.
+fn as_meant(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut is_called = false;
+    for token in tokens.iter_mut().rev() {
+        match &mut token.token {
+            Token::Whitespace(_) => continue,
+            Token::Placeholder(text) if text == "?" => token.token = Token::Question,
+            Token::Word(word) if is_called && word.keyword == Keyword::CURRENT_USER => {
+                word.keyword = Keyword::NoKeyword
+            }
+            _ => {}
+        }
+        is_called = token.token == Token::LParen;
     }
-    token
+    tokens
 }
 
 /// The tokens of each statement; empty statements are none.
@@ -52,7 +64,9 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement, SqlError> {
     let parser = Parser::new(&DIALECT).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
     let mut grammar = Grammar::new(parser);
     let parsed = grammar.statement().and_then(|statement| grammar.expect_end().map(|()| statement));
-    parsed.map_err(|error| located(error, grammar.place().unwrap_or(end)))
+    let mut statement = parsed.map_err(|error| located(error, grammar.place().unwrap_or(end)))?;
+    json::type_keys(&mut statement);
+    Ok(statement)
 }
 
 /// Where the last word ends.

@@ -2,23 +2,26 @@
 
 mod alter;
 mod batch;
+mod dialect;
 mod grammar;
+mod json;
 mod live;
 mod storages;
 mod tables;
 mod users;
 
 use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use kalamdb_engine::schema::TableKind;
+
+use dialect::KalamDialect;
 
 pub use alter::{AlterAction, AlterTable};
 pub use batch::{ParsedStatement, parse_batch};
 pub use live::Subscribe;
 pub use storages::{CreateStorage, StorageChange};
 
-/// The dialect that tokens and expressions are read in. DataFusion's own default, so that whatever it can run can be written.
-static DIALECT: GenericDialect = GenericDialect {};
+/// The dialect that tokens and expressions are read in.
+static DIALECT: KalamDialect = KalamDialect;
 /// How deep expressions may nest.
 const RECURSION_LIMIT: usize = 128;
 
