@@ -37,7 +37,7 @@ impl S3 {
 pub struct Bucket {
     binary: String,
     folder: tempfile::TempDir,
-    port: u16,
+    pub port: u16,
 }
 
 impl Bucket {
@@ -74,7 +74,7 @@ impl Bucket {
     }
 
     /// Names of the objects of all tables, but for the logs.
-    fn objects(&self) -> Result<Vec<String>> {
+    pub fn objects(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let mut folders = vec![self.folder.path().join("kalam/tables")];
         while let Some(folder) = folders.pop() {

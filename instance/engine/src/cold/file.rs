@@ -92,6 +92,13 @@ pub fn writer_properties(schema: &Schema, looked_up: &[String], layout: Layout) 
         properties =
             properties.set_column_statistics_enabled(ColumnPath::from(field.name().as_str()), EnabledStatistics::None);
     }
+    // Hardly a number of an embedding stands twice, and its bounds prune nothing.
+    for field in schema.fields().iter().filter(|field| matches!(field.data_type(), DataType::FixedSizeList(..))) {
+        let numbers = ColumnPath::new(vec![field.name().clone(), "list".into(), "element".into()]);
+        properties = properties
+            .set_column_statistics_enabled(numbers.clone(), EnabledStatistics::None)
+            .set_column_dictionary_enabled(numbers, false);
+    }
     for field in schema.fields().iter().filter(|field| is_distinct(field.name(), looked_up)) {
         properties = without_dictionary(properties, field);
     }

@@ -1,6 +1,7 @@
 //! The cold tier: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key.
 //!
-//! * [`store`], [`trouble`], [`folder`], `whole`, [`identity`]: the object store, why it fails, and who owns its prefix;
+//! * [`store`], [`trouble`], [`folder`], `whole`, [`routes`], [`probe`], [`identity`]: the object stores, why they fail, and who owns their
+//!   prefix;
 //! * [`schema`], [`stats`], [`file`], [`upload`], [`vector`]: what is written;
 //! * [`log`], [`end`], [`blame`], [`tombstones`], [`snapshot`]: the Delta log, and one version of it in memory;
 //! * [`name`], [`pins`]: what a file's name tells, and which files somebody may still read;
@@ -20,8 +21,10 @@ pub mod log;
 pub mod look_up;
 pub mod name;
 pub mod pins;
+pub mod probe;
 pub mod ranges;
 pub mod reader;
+pub mod routes;
 pub mod scalar;
 pub mod schema;
 pub mod snapshot;
@@ -90,6 +93,11 @@ impl ColdTier {
     /// The object store.
     pub fn store(&self) -> &ColdStore {
         &self.store
+    }
+
+    /// The tables that live in other stores.
+    pub fn routes(&self) -> &routes::Routes {
+        self.store.routes()
     }
 
     /// Footers and bloom filters.

@@ -75,6 +75,7 @@ impl Recovery<'_> {
         for _ in 0..EPOCHS {
             let mirror = self.newest_mirror(identity).await?;
             let catalog = mirror.as_ref().map_or_else(|| first_catalog(self.now_ms), |mirror| mirror.catalog.clone());
+            self.cold.place_all(&catalog, &[])?;
             let epoch = identity::claim_epoch(self.cold.store(), identity.database_id, self.now_ms).await?;
             crash_point!("recovery.epoch_claimed");
             point!("recovery.claimed");

@@ -2,8 +2,11 @@
 
 pub mod alter;
 pub mod direct;
+pub mod embedding;
 pub mod literal;
 pub mod names;
 pub mod sql_type;
+pub mod storage;
 pub mod table;
+pub mod time;
 pub mod value;
