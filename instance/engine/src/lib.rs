@@ -12,6 +12,7 @@
 //! * [`compaction`], [`vacuum`]: merging cold files, and deleting those that left their table;
 //! * [`recovery`]: the catalog's mirror in the object store, and how an empty volume comes back from it;
 //! * [`scan`]: DataFusion's view of a table;
+//! * [`observe`]: news of changes, for who keeps copies of what changes;
 //! * [`transaction`]: several statements over one snapshot, and one commit of them;
 //! * [`engine`]: all of it behind one handle.
 
@@ -26,6 +27,7 @@ pub mod error;
 pub mod evolution;
 pub mod flush;
 pub mod hot;
+pub mod observe;
 pub mod recovery;
 pub mod scan;
 pub mod schema;

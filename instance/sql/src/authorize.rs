@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{FromTable, ObjectName, TableFactor, TableWithJoins, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{FromTable, ObjectName, Query, TableFactor, TableWithJoins, Visit, Visitor};
 use kalamdb_engine::catalog::{Catalog, Role};
 use kalamdb_engine::schema::{AccessLevel, Table, TableKind, TableName};
 
@@ -57,6 +57,8 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
         }
         Statement::Show(Show::Namespaces | Show::Tables(_) | Show::Storages)
         | Statement::Use(_)
+        // Whose statements one may stop is judged where they are known.
+        | Statement::KillQuery(_)
         | Statement::Begin
         | Statement::Commit
         | Statement::Rollback => Ok(()),
@@ -74,9 +76,14 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
             check_target(from, catalog, namespace, identity)?;
             check_relations(delete.as_ref(), catalog, namespace, identity)
         }
-        Statement::Query(query) => check_relations(query.as_ref(), catalog, namespace, identity),
+        Statement::Query(query) => check_query(query, catalog, namespace, identity),
         Statement::Explain(statement) => check_relations(statement.as_ref(), catalog, namespace, identity),
     }
+}
+
+/// As [`check`], of a query.
+pub fn check_query(query: &Query, catalog: &Catalog, namespace: &str, identity: &Identity) -> Result<(), SqlError> {
+    check_relations(query, catalog, namespace, identity)
 }
 
 /// Reading or writing rows.

@@ -1,17 +1,17 @@
 //! `POST /v1/api/sql`.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
-use kalamdb_api::sql::{SqlReply, SqlRequest, Status};
+use axum::response::Response;
+use kalamdb_api::sql::SqlRequest;
 use kalamdb_sql::{Identity, Request};
 
-use super::{Serving, auth, reply};
+use super::{Serving, auth, reply, results};
 use crate::auth::{TokenError, TokenKind};
 
 /// Authenticates, runs the statements, and writes their results.
@@ -47,30 +47,22 @@ pub async fn execute(
             return reply::sql_failure(StatusCode::BAD_REQUEST, begun, "INVALID_REQUEST", text, None);
         }
     };
-    let Ok(_turn) = state.shared.statements.acquire().await else {
+    let Ok(turn) = Arc::clone(&state.shared.statements).acquire_owned().await else {
         let text = "the database is stopping".into();
         return reply::sql_failure(StatusCode::SERVICE_UNAVAILABLE, begun, "UNAVAILABLE", text, None);
     };
-    run(serving, request, &identity, begun).await
-}
-
-async fn run(serving: &Serving, request: SqlRequest, identity: &Identity, begun: Instant) -> Response {
     let request = Request { sql: request.sql, parameters: request.params, namespace: request.namespace_id };
-    let outcomes = match serving.database.execute(request, identity).await {
-        Ok(outcomes) => outcomes,
-        Err(error) => return reply::sql_error(begun, error),
-    };
-    let results = outcomes.into_iter().map(|outcome| kalamdb_sql::reply::statement_result(outcome, identity));
-    match results.collect::<Result<Vec<_>, _>>() {
-        Ok(results) => {
-            Json(SqlReply { status: Status::Success, results, took: reply::took(begun), error: None }).into_response()
-        }
+    if let Some(format) = results::asked_for(&headers) {
+        return results::send(serving, request, &identity, format, turn, begun).await;
+    }
+    match serving.database.execute(request, &identity).await {
+        Ok(outcomes) => reply::sql_results(begun, outcomes, &identity),
         Err(error) => reply::sql_error(begun, error),
     }
 }
 
 /// Who asks, or the code and the text of the refusal.
-fn identify(serving: &Serving, headers: &HeaderMap) -> Result<Identity, (&'static str, &'static str)> {
+pub(super) fn identify(serving: &Serving, headers: &HeaderMap) -> Result<Identity, (&'static str, &'static str)> {
     let Some(token) = auth::presented(headers, auth::ACCESS_COOKIE) else {
         return Err(("MISSING_AUTHORIZATION", "this endpoint needs 'Authorization: Bearer <access token>'"));
     };

@@ -43,6 +43,7 @@ use crate::engine::{Place, Unflushed};
 use crate::flush::{Epoch, Intent};
 use crate::hot::snapshot::FlushedKeys;
 use crate::hot::{Hot, HotSnapshot, RowKey};
+use crate::observe::Observing;
 use crate::recovery::fence::Fenced;
 use crate::schema::{Table, TableId};
 
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) catalog: ArcSwap<Catalog>,
     pub(crate) unflushed: Mutex<HashMap<TableId, Counters>>,
     pub(crate) changes: Mutex<ChangeLogs>,
+    /// Who is told that the catalog has changed.
+    pub(crate) observing: Observing,
 }
 
 struct Threads {
@@ -98,6 +101,7 @@ impl Committer {
             catalog: ArcSwap::from_pointee(catalog),
             unflushed: Mutex::new(rebuilt.unflushed),
             changes: Mutex::new(rebuilt.changes),
+            observing: Observing::default(),
             hot,
         });
         let (queue, messages) = mpsc::channel(config.limits.commit_queue);

@@ -5,13 +5,15 @@ mod change;
 mod define;
 mod expression;
 mod flush;
-mod insert;
+pub(crate) mod insert;
 mod query;
 mod returning;
 mod show;
 mod upsert;
 mod users;
 pub(crate) mod write;
+
+pub(crate) use query::{flags, result_columns};
 
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
@@ -24,6 +26,8 @@ use crate::database::Statements;
 
 /// What a statement runs within.
 pub struct Scope<'a> {
+    /// The statement's text.
+    pub text: &'a str,
     /// The namespace of unqualified names.
     pub namespace: &'a str,
     /// `$1`, `$2`, …
@@ -76,6 +80,6 @@ impl Outcome {
 }
 
 /// When a statement began: CURRENT_TIMESTAMP of its defaults, and the times in the catalog.
-fn now() -> DateTime<Utc> {
+pub(crate) fn now() -> DateTime<Utc> {
     Utc::now()
 }
