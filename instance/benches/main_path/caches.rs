@@ -32,7 +32,7 @@ impl StatementObserver for Unobserved {
 pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data").display().to_string();
-    let Reading::Serve(configuration) = Configuration::read(["bench", "--data-dir", &data])? else {
+    let Reading::Serve(configuration) = Configuration::read(["bench", "--data-dir", &data].map(Into::into))? else {
         anyhow::bail!("the configuration asks for no server")
     };
     let engine = Engine::open(configuration.engine.clone()).await?;
