@@ -65,6 +65,19 @@ impl Instance {
         Ok(reply)
     }
 
+    /// The body of a statement's result in that form.
+    pub async fn bytes(&self, sql: &str, accept: &str) -> anyhow::Result<Vec<u8>> {
+        let request = self.client.post(format!("{}/v1/api/sql", self.url)).bearer_auth(&self.token);
+        let response = request.header("accept", accept).json(&json!({"sql": sql})).send().await?;
+        ensure!(response.status().is_success(), "{sql}: {}", response.text().await?);
+        Ok(response.bytes().await?.to_vec())
+    }
+
+    /// What `/metrics` shows.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        Ok(self.client.get(format!("{}/metrics", self.url)).send().await?.text().await?)
+    }
+
     /// Flushes a table; answers how long the job ran, by the instance's own clock.
     pub async fn flush(&self, table: &str) -> anyhow::Result<Duration> {
         self.sql(&format!("STORAGE FLUSH TABLE {table}"), vec![]).await?;

@@ -3,8 +3,10 @@
 //! Each measurement starts the real binary, works it over HTTP, and does the same work with the peer on the same machine, in turns,
 //! so that a noisy neighbour hits both. It reports medians and asserts nothing: these machines are shared.
 
+mod caches;
 mod instance;
 mod peers;
+mod planned;
 mod report;
 mod workload;
 
@@ -28,6 +30,10 @@ async fn run(workload: &Workload) -> anyhow::Result<()> {
     let mut report = Report::default();
     inserts(workload, &instance, &mut report).await?;
     point_reads(workload, &instance, &mut report).await?;
+    planned::single_inserts(workload, &instance, &mut report).await?;
+    planned::planned_again(workload, &instance, &mut report).await?;
+    planned::streams(&instance, &mut report).await?;
+    caches::measure(&mut report).await?;
     flush(&instance, &mut report).await?;
     time_ranges(workload, &instance, &mut report).await?;
     println!("{report}");

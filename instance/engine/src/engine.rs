@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arrow_schema::SchemaRef;
 use datafusion::catalog::TableProvider;
 use kalamdb_api::flush::{FlushJob, FlushReason};
 use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
-use crate::catalog::{Catalog, CatalogChange};
+use crate::catalog::{self, Catalog, CatalogChange};
 use crate::cold::{self, ColdTier, PinnedCold};
 use crate::commit::Committer;
 use crate::commit::clock::{Clock, SystemClock};
@@ -23,8 +24,9 @@ use crate::config::EngineConfig;
 use crate::flush::{Flusher, Job, JobObserver};
 use crate::hot::snapshot::StoredKeys;
 use crate::hot::{Hot, HotRow, HotSnapshot, Key, RowKey, key, stream};
+use crate::observe::ChangeObserver;
 use crate::scan;
-use crate::schema::{Table, TableName, UserId};
+use crate::schema::{SchemaVersion, Table, TableId, TableName, UserId};
 use crate::seq::Seq;
 use crate::transaction::{Overlay, Transaction, TransactionLimits};
 use crate::value::{Row, Value};
@@ -454,6 +456,17 @@ impl Engine {
         self.inner.flusher.unflushed()
     }
 
+    /// From now on `observer` is told of each change of the catalog and of the jobs: after it can be read, before it is acknowledged.
+    pub fn observe_changes(&self, observer: ChangeObserver) {
+        self.inner.committer.shared().observing.set(Arc::clone(&observer));
+        self.inner.flusher.observe_changes(observer);
+    }
+
+    /// A version of a table as it is stored; none of a table that was dropped.
+    pub fn stored_table(&self, table: TableId, version: SchemaVersion) -> Result<Option<Table>, EngineError> {
+        catalog::stored_table(&self.inner.hot, table, version)
+    }
+
     /// From now on `observer` is told of each job that ends well: its kind, the table, and how long it took.
     pub fn observe_jobs(&self, observer: JobObserver) {
         self.inner.flusher.observe(observer);
@@ -553,7 +566,18 @@ impl ReadSnapshot {
 
     /// DataFusion's view of the table in this snapshot, with [`Table::sql_schema`]; of a per-user table only that user's rows.
     pub fn provider(&self, table: &Arc<Table>, user: Option<&UserId>) -> Arc<dyn TableProvider> {
-        scan::provider(self.hot.clone(), self.cold.clone(), table.clone(), user.cloned(), self.overlay.clone())
+        self.provider_with(table, table.sql_schema(), user)
+    }
+
+    /// As [`ReadSnapshot::provider`], for who has the table's [`Table::sql_schema`] already.
+    pub fn provider_with(
+        &self,
+        table: &Arc<Table>,
+        schema: SchemaRef,
+        user: Option<&UserId>,
+    ) -> Arc<dyn TableProvider> {
+        let user = user.cloned();
+        scan::provider(self.hot.clone(), self.cold.clone(), table.clone(), schema, user, self.overlay.clone())
     }
 }
 

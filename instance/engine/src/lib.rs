@@ -12,6 +12,7 @@
 //! * [`compaction`], [`vacuum`]: merging cold files, and deleting those that left their table;
 //! * [`recovery`]: the catalog's mirror in the object store, and how an empty volume comes back from it;
 //! * [`scan`]: DataFusion's view of a table;
+//! * [`observe`]: news of changes, for who keeps copies of what changes;
 //! * [`transaction`]: several statements over one snapshot, and one commit of them;
 //! * [`engine`]: all of it behind one handle;
 //! * `folder`: folders that a power cut leaves; `crash`: where tests kill the process.
@@ -33,6 +34,7 @@ mod folder;
 pub mod hot;
 #[cfg(test)]
 mod model;
+pub mod observe;
 mod plant;
 mod point;
 pub mod recovery;

@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{FromTable, Ident, ObjectName, TableFactor, TableWithJoins, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    FromTable, Ident, ObjectName, Query, TableFactor, TableWithJoins, Visit, Visitor,
+};
 use kalamdb_engine::catalog::{Catalog, Role};
 use kalamdb_engine::schema::{AccessLevel, Table, TableKind, TableName, UserId};
 
@@ -63,6 +65,8 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
         }
         Statement::Show(Show::Namespaces | Show::Tables(_) | Show::Storages)
         | Statement::Use(_)
+        // Whose statements one may stop is judged where they are known.
+        | Statement::KillQuery(_)
         | Statement::Begin
         | Statement::Commit
         | Statement::Rollback => Ok(()),
@@ -80,7 +84,7 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
             check_target(from, catalog, namespace, identity)?;
             check_relations(delete.as_ref(), catalog, namespace, identity)
         }
-        Statement::Query(query) => check_relations(query.as_ref(), catalog, namespace, identity),
+        Statement::Query(query) => check_query(query, catalog, namespace, identity),
         Statement::ExecuteAs { user, statement } => {
             let other = impersonated(user, catalog, identity)?;
             check(statement, catalog, namespace, &other)?;
@@ -133,6 +137,11 @@ fn relations_of(statement: &Statement, namespace: &str) -> Vec<TableName> {
     };
     let named = relations.0.iter().filter_map(|name| names::table_name(name, namespace).ok());
     named.chain(target).collect()
+}
+
+/// As [`check`], of a query.
+pub fn check_query(query: &Query, catalog: &Catalog, namespace: &str, identity: &Identity) -> Result<(), SqlError> {
+    check_relations(query, catalog, namespace, identity)
 }
 
 /// Reading or writing rows.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use kalamdb_engine::TransactionLimits;
 
+use crate::cache::CacheConfig;
+use crate::load::LoadConfig;
 use crate::password::HashCost;
 use crate::planner::PlannerConfig;
 
@@ -12,7 +14,11 @@ use crate::planner::PlannerConfig;
 pub struct SqlConfig {
     /// Bounds of the query engine.
     pub planner: PlannerConfig,
-    /// How long one statement may run.
+    /// Bounds of the caches.
+    pub cache: CacheConfig,
+    /// Bounds of loading rows in bulk.
+    pub load: LoadConfig,
+    /// How long one statement may run; of a result that is streamed, how long one piece may take to be made, and to be taken.
     pub statement_timeout: Duration,
     /// How large the rows of one reply may be in memory, in bytes.
     pub reply_bytes: usize,

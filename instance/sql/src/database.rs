@@ -1,7 +1,7 @@
 //! The entry: a request's statements, one after the other, as one user; for those that write, from the snapshot that they read to the
 //! commit, and over again where others were faster.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use kalamdb_engine::catalog::Role;
@@ -13,6 +13,8 @@ use uuid::Uuid;
 
 use crate::bind::literal::Parameters;
 use crate::bind::names::{self, DEFAULT_NAMESPACE};
+use crate::cache::statement::Batch;
+use crate::cache::{self, Caches, Statistics};
 use crate::config::SqlConfig;
 use crate::execute::write::{Stamps, Write};
 use crate::execute::{Outcome, Scope};
@@ -20,6 +22,8 @@ use crate::observe::{self, StatementObserver};
 use crate::parse::{ParsedStatement, Statement, parse_batch};
 use crate::planner::Planner;
 use crate::relations::Relations;
+use crate::running::{Running, Ticket};
+use crate::stream::{RowStream, Streamed};
 use crate::{ErrorCode, SqlError, authorize, transaction};
 
 /// Who asks: the user, with the role that it has now.
@@ -55,13 +59,57 @@ impl Database {
     /// Over an open engine.
     pub fn new(engine: Engine, config: SqlConfig, observer: Arc<dyn StatementObserver>) -> Result<Self, SqlError> {
         let planner = Planner::new(&config.planner, &engine)?;
-        Ok(Self { statements: Arc::new(Statements { engine, planner, config }), observer })
+        let caches = config.cache.shortcuts.then(|| caches(&config, &engine, &planner));
+        let running = Running::default();
+        Ok(Self { statements: Arc::new(Statements { engine, planner, config, caches, running }), observer })
     }
 
     /// Runs the request's statements in order; each commits by itself unless it stands between BEGIN and COMMIT. The first failure ends
     /// the request, and rolls back the transaction that it stands in.
     pub async fn execute(&self, request: Request, identity: &Identity) -> Result<Vec<Outcome>, SqlError> {
-        let batch = parse_batch(&request.sql)?;
+        let Reading { batch, parameters, namespace, ws_url } = self.read(request, identity)?;
+        self.run_all(&batch, (&parameters, &ws_url), namespace, identity).await
+    }
+
+    /// Runs the request's one statement; of a query the rows come in pieces, as they are asked for, and may be of any size.
+    pub async fn stream(&self, request: Request, identity: &Identity) -> Result<Streamed, SqlError> {
+        let Reading { batch, parameters, namespace, ws_url } = self.read(request, identity)?;
+        let [parsed] = batch.as_slice() else {
+            let text =
+                "rows are streamed of one statement: send the others for themselves, or ask for application/json";
+            return Err(SqlError::new(ErrorCode::InvalidSql, text));
+        };
+        let Statement::Query(query) = &parsed.statement else {
+            let outcome = self.run_all(&batch, (&parameters, &ws_url), namespace, identity).await?.pop();
+            return match outcome {
+                Some(Outcome::Rows(rows)) => Ok(Streamed::Rows(RowStream::of(rows))),
+                Some(done) => Ok(Streamed::Done(done)),
+                None => Err(SqlError::new(ErrorCode::Internal, "the statement answered nothing")),
+            };
+        };
+        let (about, observer) = (observe::subject(&parsed.statement, &namespace), Arc::clone(&self.observer));
+        let begun = Instant::now();
+        let ended = move || observer.statement_ended(about.0, about.1.as_ref(), begun.elapsed());
+        let ticket = self.statements.running.begin(&parsed.text, &namespace, identity);
+        let scope = Scope {
+            text: &parsed.text,
+            namespace: &namespace,
+            parameters: &parameters,
+            identity,
+            transaction: None,
+            impersonated: false,
+            ws_url: &ws_url,
+        };
+        let streamed = self.statements.stream(query, &scope, ticket, Box::new(ended)).await;
+        streamed.map(Streamed::Rows).map_err(|error| error.in_statement(1, &parsed.text))
+    }
+
+    /// Parses and judges the request, and runs nothing yet.
+    fn read(&self, request: Request, identity: &Identity) -> Result<Reading, SqlError> {
+        let batch = match &self.statements.caches {
+            Some(caches) => caches.statements.get_or_parse(&request.sql)?,
+            None => Arc::new(parse_batch(&request.sql)?),
+        };
         if batch.is_empty() {
             return Err(SqlError::new(ErrorCode::InvalidSql, "the request holds no statement"));
         }
@@ -73,7 +121,7 @@ impl Database {
         let namespace = request.namespace.map_or_else(|| DEFAULT_NAMESPACE.to_owned(), |name| name.to_lowercase());
         self.authorize_all(&batch, &namespace, identity)?;
         transaction::check(&batch)?;
-        self.run_all(batch, (&parameters, &request.ws_url), namespace, identity).await
+        Ok(Reading { batch, parameters, namespace, ws_url: request.ws_url })
     }
 
     fn authorize_all(&self, batch: &[ParsedStatement], namespace: &str, identity: &Identity) -> Result<(), SqlError> {
@@ -91,14 +139,14 @@ impl Database {
 
     async fn run_all(
         &self,
-        batch: Vec<ParsedStatement>,
+        batch: &[ParsedStatement],
         (parameters, ws_url): (&Parameters, &str),
         mut namespace: String,
         identity: &Identity,
     ) -> Result<Vec<Outcome>, SqlError> {
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut open: Option<Transaction> = None;
-        for (at, parsed) in batch.into_iter().enumerate() {
+        for (at, parsed) in batch.iter().enumerate() {
             let begun = Instant::now();
             let about = observe::subject(&parsed.statement, &namespace);
             let result = match &parsed.statement {
@@ -109,9 +157,11 @@ impl Database {
                 }
                 statement => {
                     let transaction = open.as_ref();
-                    let namespace = &namespace;
-                    let scope = Scope { namespace, parameters, identity, transaction, impersonated: false, ws_url };
-                    self.run_in_time(statement, &scope).await
+                    let ticket = self.statements.running.begin(shown_text(parsed), &namespace, identity);
+                    let (text, namespace) = (&parsed.text, &namespace);
+                    let scope =
+                        Scope { text, namespace, parameters, identity, transaction, impersonated: false, ws_url };
+                    self.run_in_time(statement, &scope, &ticket).await
                 }
             };
             self.observer.statement_ended(about.0, about.1.as_ref(), begun.elapsed());
@@ -124,19 +174,81 @@ impl Database {
         Ok(outcomes)
     }
 
-    async fn run_in_time(&self, statement: &Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
-        let limit = self.statements.config.statement_timeout;
-        tokio::time::timeout(limit, self.statements.run(statement, scope)).await.unwrap_or_else(|_| {
-            let text =
-                format!("the statement was stopped after {} s, which is as long as one may run", limit.as_secs());
-            Err(SqlError::new(ErrorCode::StatementTimeout, text))
-        })
+    async fn run_in_time(
+        &self,
+        statement: &Statement,
+        scope: &Scope<'_>,
+        ticket: &Ticket,
+    ) -> Result<Outcome, SqlError> {
+        tokio::select! {
+            outcome = self.statements.run(statement, scope) => outcome,
+            error = ticket.killed() => Err(error),
+            error = ran_too_long(self.statements.config.statement_timeout) => Err(error),
+        }
+    }
+
+    /// What became of the look-ups in the caches, by their names in metrics; nothing where there are none.
+    pub fn cache_statistics(&self) -> Vec<(&'static str, Statistics)> {
+        self.statements.caches.as_ref().map(|caches| caches.statistics().to_vec()).unwrap_or_default()
+    }
+
+    pub(crate) fn statements(&self) -> &Arc<Statements> {
+        &self.statements
     }
 
     /// The engine below.
     pub fn engine(&self) -> &Engine {
         &self.statements.engine
     }
+}
+
+/// A request that was understood.
+struct Reading {
+    batch: Batch,
+    parameters: Parameters,
+    namespace: String,
+    ws_url: String,
+}
+
+/// How often what is too old in the caches is cleared away.
+const SWEEP_PERIOD: Duration = Duration::from_secs(5);
+
+/// The caches, told by the engine of each change, and swept as long as there is somebody who uses them.
+fn caches(config: &SqlConfig, engine: &Engine, planner: &Planner) -> Arc<Caches> {
+    let caches = Arc::new(Caches::new(&config.cache, &cache::system_clock()));
+    let told = Arc::downgrade(&caches);
+    engine.observe_changes(Arc::new(move |changed| {
+        if let Some(caches) = told.upgrade() {
+            caches.changed(changed);
+        }
+    }));
+    planner.keep_up(sweep(Arc::downgrade(&caches)));
+    caches
+}
+
+async fn sweep(caches: Weak<Caches>) {
+    loop {
+        tokio::time::sleep(SWEEP_PERIOD).await;
+        let Some(caches) = caches.upgrade() else { return };
+        caches.sweep();
+    }
+}
+
+/// The text that others may see of a statement: none of those that can hold a password.
+fn shown_text(parsed: &ParsedStatement) -> &str {
+    match &parsed.statement {
+        Statement::CreateUser { .. } => "CREATE USER …",
+        Statement::AlterUser { .. } => "ALTER USER …",
+        Statement::CreateStorage(_) => "CREATE STORAGE …",
+        _ => &parsed.text,
+    }
+}
+
+/// Waits as long as a statement may run; answers why it ends then.
+async fn ran_too_long(limit: Duration) -> SqlError {
+    tokio::time::sleep(limit).await;
+    let text = format!("the statement was stopped after {} s, which is as long as one may run", limit.as_secs());
+    SqlError::new(ErrorCode::StatementTimeout, text)
 }
 
 /// The first pause before a statement starts over; it doubles each time.
@@ -149,6 +261,9 @@ pub struct Statements {
     pub(crate) engine: Engine,
     pub(crate) planner: Planner,
     pub(crate) config: SqlConfig,
+    /// None where no shortcut may be taken.
+    pub(crate) caches: Option<Arc<Caches>>,
+    pub(crate) running: Running,
 }
 
 impl Statements {
@@ -163,6 +278,10 @@ impl Statements {
             Statement::Update(update) => self.write(Write::Update(update), scope).await,
             Statement::Delete(delete) => self.write(Write::Delete(delete), scope).await,
             Statement::Show(what) => self.show(what, scope),
+            Statement::KillQuery(id) => {
+                self.running.kill(id, scope.identity)?;
+                Ok(Outcome::done(format!("Query {id} is being stopped")))
+            }
             Statement::FlushTable(name) => self.flush_table(&names::table_name(name, scope.namespace)?).await,
             Statement::FlushAll(namespace) => self.flush_all(namespace.as_ref(), scope).await,
             Statement::CompactTable(name) => self.compact_table(&names::table_name(name, scope.namespace)?).await,
@@ -192,6 +311,11 @@ impl Statements {
             }
         };
         self.starting_over("others changed the same rows", once).await
+    }
+
+    /// Whether what needs no planning goes past the planner.
+    pub(crate) fn takes_shortcuts(&self) -> bool {
+        self.caches.is_some()
     }
 
     /// Starts over as long as others were faster; `reason` says how, for whoever reads the error after the last attempt.
@@ -236,8 +360,16 @@ impl Statements {
             Some(transaction) => (transaction.catalog().clone(), transaction.snapshot().clone()),
             None => self.engine.read(),
         };
-        let (identity, engine) = (scope.identity.clone(), self.engine.clone());
-        Relations { catalog, snapshot, identity, impersonated: scope.impersonated, engine }
+        Relations {
+            catalog,
+            snapshot,
+            identity: scope.identity.clone(),
+            impersonated: scope.impersonated,
+            engine: self.engine.clone(),
+            caches: self.caches.clone(),
+            running: self.running.clone(),
+            has_rows: true,
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use kalamdb_engine::EngineError;
 pub enum ErrorCode {
     /// The text is no statement that can be planned.
     InvalidSql,
+    /// The body of a request is not of the form that it is said to be, or broke off.
+    InvalidBody,
     /// A parameter is missing, too large or no scalar.
     InvalidParameter,
     /// Parameters came with more than one statement.
@@ -39,6 +41,8 @@ pub enum ErrorCode {
     DiskFull,
     /// The statement ran longer than it may.
     StatementTimeout,
+    /// Somebody stopped the statement.
+    Cancelled,
     /// The reply, or the rows that a statement writes, are larger than they may be.
     TooLarge,
     /// The statement needs more memory or spill space than it may have.
@@ -54,6 +58,7 @@ impl ErrorCode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidSql => "INVALID_SQL",
+            Self::InvalidBody => "INVALID_REQUEST",
             Self::InvalidParameter => "INVALID_PARAMETER",
             Self::ParamsWithBatch => "PARAMS_WITH_BATCH",
             Self::PermissionDenied => "PERMISSION_DENIED",
@@ -69,6 +74,7 @@ impl ErrorCode {
             Self::Unavailable => "UNAVAILABLE",
             Self::DiskFull => "DISK_FULL",
             Self::StatementTimeout => "STATEMENT_TIMEOUT",
+            Self::Cancelled => "QUERY_CANCELLED",
             Self::TooLarge => "TOO_LARGE",
             Self::ResourcesExhausted => "RESOURCES_EXHAUSTED",
             Self::Execution => "SQL_EXECUTION_ERROR",

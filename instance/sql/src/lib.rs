@@ -7,25 +7,35 @@
 //! * [`route`]: simple statements on a primary key go straight to the engine, all else to DataFusion;
 //! * [`execute`]: what each statement does; [`transaction`]: where it may stand.
 //!
+//! [`cache`] holds what statements need not find out again, and [`prepared`] is how a plan serves many of them. [`stream`] and [`format`] give
+//! results of any size away in pieces, [`load`] takes rows in. [`running`] knows what runs now, [`memory`] what it may hold.
+//!
 //! [`relations`] shows tables, `system` and `information_schema` to DataFusion, of one snapshot and for one user; [`reply`] turns
 //! results into the cells of the public protocol.
 
 pub mod authorize;
 pub mod bind;
+pub mod cache;
 pub mod config;
 pub mod database;
 pub mod error;
 pub mod execute;
+pub mod format;
 pub mod functions;
 pub mod lineage;
+pub mod load;
+pub mod memory;
 pub mod observe;
 pub mod parse;
 pub mod password;
 pub mod planner;
+pub mod prepared;
 pub mod relations;
 pub mod reply;
 pub mod route;
 pub mod rows;
+pub mod running;
+pub mod stream;
 pub mod transaction;
 pub mod wildcard;
 

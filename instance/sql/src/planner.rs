@@ -1,12 +1,12 @@
-//! DataFusion: one bounded runtime for all statements, and a session of its own for each.
+//! DataFusion: one bounded runtime for all statements, and a session and a share of the memory for each.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::execution::context::{SQLOptions, SessionContext};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::execution::memory_pool::TrackConsumersPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DataFusionStatement;
@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use crate::bind::literal::Parameters;
 use crate::bind::names::{CATALOG, DEFAULT_NAMESPACE};
 use crate::bind::sql_type::ColumnTypes;
+use crate::memory::{QueryMemory, TotalMemory};
 use crate::relations::Relations;
 use crate::{ErrorCode, SqlError, functions};
 
@@ -29,6 +30,8 @@ const NAMED_CONSUMERS: usize = 3;
 pub struct PlannerConfig {
     /// Memory of all queries together, in bytes; beyond it they spill.
     pub memory_bytes: usize,
+    /// Memory of one query, in bytes; beyond it it spills.
+    pub query_memory_bytes: usize,
     /// The folder that they spill into.
     pub spill_dir: PathBuf,
     /// Disk that they may spill onto, in bytes.
@@ -41,6 +44,8 @@ pub struct PlannerConfig {
 /// from being answered, a probe least of all.
 pub struct Planner {
     context: SessionContext,
+    memory: Arc<TotalMemory>,
+    query_memory: usize,
     workers: Option<Runtime>,
 }
 
@@ -54,7 +59,7 @@ impl Drop for Planner {
 }
 
 /// A task that ends when nobody waits for it any more.
-struct AbortOnDrop<T>(JoinHandle<T>);
+pub(crate) struct AbortOnDrop<T>(JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
@@ -65,10 +70,7 @@ impl<T> Drop for AbortOnDrop<T> {
 impl Planner {
     /// Builds the runtime and registers the functions.
     pub fn new(config: &PlannerConfig, engine: &Engine) -> Result<Self, SqlError> {
-        let pool = FairSpillPool::new(config.memory_bytes);
-        let consumers = NAMED_CONSUMERS.try_into().expect("it is not zero");
         let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, consumers)))
             .with_temp_file_path(&config.spill_dir)
             .with_max_temp_directory_size(config.spill_bytes)
             .build_arc()?;
@@ -87,7 +89,8 @@ impl Planner {
         functions::generators(engine).into_iter().for_each(|function| context.register_udf(function));
         let workers = Builder::new_multi_thread().thread_name("sql").enable_all().build();
         let failed = |error| SqlError::new(ErrorCode::Internal, format!("failed to start the query threads: {error}"));
-        Ok(Self { context, workers: Some(workers.map_err(failed)?) })
+        let memory = TotalMemory::new(config.memory_bytes);
+        Ok(Self { context, memory, query_memory: config.query_memory_bytes, workers: Some(workers.map_err(failed)?) })
     }
 
     /// Runs it on the query threads; it is given up when the caller is.
@@ -95,10 +98,29 @@ impl Planner {
         &self,
         work: impl Future<Output = Result<T, SqlError>> + Send + 'static,
     ) -> Result<T, SqlError> {
-        let workers = self.workers.as_ref().expect("they are taken on drop alone");
-        let mut task = AbortOnDrop(workers.spawn(work));
+        let mut task = self.spawn(work);
         let failed = |error| SqlError::new(ErrorCode::Internal, format!("a query broke off: {error}"));
         (&mut task.0).await.map_err(failed)?
+    }
+
+    /// As [`Self::run`], for who takes the result in pieces.
+    pub(crate) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> AbortOnDrop<T> {
+        let workers = self.workers.as_ref().expect("they are taken on drop alone");
+        AbortOnDrop(workers.spawn(work))
+    }
+
+    /// Runs it beside all else until it ends, or the planner does.
+    pub(crate) fn keep_up(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.workers.as_ref().expect("they are taken on drop alone").spawn(work);
+    }
+
+    /// What a query of the session runs in: the shared runtime, with a share of the memory.
+    pub fn task(&self, session: &SessionState) -> Arc<TaskContext> {
+        let pool = QueryMemory::new(self.query_memory, Arc::clone(&self.memory));
+        let consumers = NAMED_CONSUMERS.try_into().expect("it is not zero");
+        let memory_pool = Arc::new(TrackConsumersPool::new(pool, consumers));
+        let runtime = RuntimeEnv { memory_pool, ..session.runtime_env().as_ref().clone() };
+        Arc::new(TaskContext::from(session).with_runtime(Arc::new(runtime)))
     }
 
     /// A session in which names mean these relations, read as of one snapshot.
@@ -134,6 +156,16 @@ pub async fn plan(
     statement: ast::Statement,
     parameters: &Parameters,
 ) -> Result<LogicalPlan, SqlError> {
+    let plan = plan_with_placeholders(session, statement, parameters).await?;
+    Ok(plan.with_param_values(parameters.scalars())?)
+}
+
+/// The same before its parameters are bound; each of its placeholders has one.
+pub async fn plan_with_placeholders(
+    session: &SessionState,
+    statement: ast::Statement,
+    parameters: &Parameters,
+) -> Result<LogicalPlan, SqlError> {
     let statement = DataFusionStatement::Statement(Box::new(statement));
     check_relations(session, &statement)?;
     let plan = session.statement_to_plan(statement).await?;
@@ -141,5 +173,5 @@ pub async fn plan(
     for placeholder in plan.get_parameter_names()? {
         parameters.get(&placeholder)?;
     }
-    Ok(plan.with_param_values(parameters.scalars())?)
+    Ok(plan)
 }

@@ -44,7 +44,8 @@ fn schema(rows: &RowSet) -> Vec<ColumnSchema> {
     rows.columns.iter().enumerate().map(column).collect()
 }
 
-fn cells(rows: &RowSet) -> Result<Vec<Vec<Json>>, SqlError> {
+/// The cells of each row.
+pub(crate) fn cells(rows: &RowSet) -> Result<Vec<Vec<Json>>, SqlError> {
     let mut cells = Vec::with_capacity(rows.batches.iter().map(|batch| batch.num_rows()).sum());
     for batch in &rows.batches {
         let columns = batch.columns().iter().map(column_cells).collect::<Result<Vec<_>, _>>()?;

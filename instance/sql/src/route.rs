@@ -49,7 +49,6 @@ pub fn point_read(
     parameters: &Parameters,
 ) -> Result<Option<PointRead>, SqlError> {
     let SetExpr::Select(select) = query.body.as_ref() else { return Ok(None) };
-    let simple_query = Query { body: query.body.clone(), ..bare_query(query) } == *query;
     let simple_select = select.distinct.is_none()
         && select.top.is_none()
         && select.exclude.is_none()
@@ -67,7 +66,7 @@ pub fn point_read(
         && select.value_table_mode.is_none()
         && select.flavor == SelectFlavor::Standard;
     let [from] = select.from.as_slice() else { return Ok(None) };
-    if !simple_query || !simple_select {
+    if !has_only_a_body(query) || !simple_select {
         return Ok(None);
     }
     let Some(target) = Target::of(from, catalog, namespace) else { return Ok(None) };
@@ -77,20 +76,29 @@ pub fn point_read(
     Ok(Some(PointRead { table: target.table, key: key.values(), shown }))
 }
 
-/// A query with nothing but a body.
-fn bare_query(like: &Query) -> Query {
-    Query {
-        with: None,
-        body: like.body.clone(),
-        order_by: None,
-        limit_clause: None,
-        fetch: None,
-        locks: Vec::new(),
-        for_clause: None,
-        settings: None,
-        format_clause: None,
-        pipe_operators: Vec::new(),
-    }
+/// Whether there is nothing around the SELECT. All fields are named, so that a new one has to be thought of.
+fn has_only_a_body(query: &Query) -> bool {
+    let Query {
+        body: _,
+        with,
+        order_by,
+        limit_clause,
+        fetch,
+        locks,
+        for_clause,
+        settings,
+        format_clause,
+        pipe_operators,
+    } = query;
+    with.is_none()
+        && order_by.is_none()
+        && limit_clause.is_none()
+        && fetch.is_none()
+        && locks.is_empty()
+        && for_clause.is_none()
+        && settings.is_none()
+        && format_clause.is_none()
+        && pipe_operators.is_empty()
 }
 
 fn is_empty_group_by(group_by: &datafusion::sql::sqlparser::ast::GroupByExpr) -> bool {

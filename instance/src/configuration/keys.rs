@@ -65,7 +65,7 @@ const fn key(section: &'static str, name: &'static str, default: &'static str, a
 }
 
 /// Every key, in the order of the reference.
-pub const KEYS: [Key; 63] = [
+pub const KEYS: [Key; 75] = [
     key("server", "host", "127.0.0.1", "The address to listen on."),
     key("server", "port", "8080", "The port to listen on; 0 takes a free one."),
     key("server", "body_bytes", "16777216", "Largest request body, in bytes; a larger one is answered with 413."),
@@ -207,6 +207,7 @@ pub const KEYS: [Key; 63] = [
     key("limits", "commit_queue", "1024", "Writes that may wait for the committer."),
     key("limits", "commit_queue_bytes", "67108864", "Bytes of rows that may wait for the committer."),
     key("sql", "memory_bytes", "536870912", "Memory of all queries together, in bytes; beyond it they spill to disk."),
+    key("sql", "query_memory_bytes", "268435456", "Memory of one query, in bytes; beyond it it spills to disk."),
     key("sql", "spill_bytes", "4294967296", "Disk that queries may spill onto, below `data.dir`, in bytes."),
     key("sql", "partitions", "2", "Partitions that one query runs in."),
     key("sql", "statement_timeout_seconds", "60", "How long a statement may run, in seconds."),
@@ -226,6 +227,37 @@ pub const KEYS: [Key; 63] = [
         "restrict",
         "`DROP NAMESPACE` of one that holds tables: `restrict` needs CASCADE, `cascade` does not.",
     ),
+    key(
+        "sql",
+        "shortcuts",
+        "true",
+        "Whether statements may use what others found out (the caches below), and those by key go past the planner: `true` or `false`, \
+         which answers the same and takes longer.",
+    ),
+    key("load", "batch_rows", "10000", "Rows of a bulk load that are written as one commit."),
+    key(
+        "load",
+        "piece_bytes",
+        "16777216",
+        "How long a line, a CSV record or an Arrow batch of a bulk load may be, in bytes.",
+    ),
+    key(
+        "load",
+        "file_bytes",
+        "4294967296",
+        "How large a Parquet file may be that is loaded, in bytes: it waits on disk below `data.dir`.",
+    ),
+    key("load", "reported", "1000", "Rejected rows of a bulk load that are reported one by one; all are counted."),
+    key("cache", "schemas", "10000", "Versions of tables in the schema cache."),
+    key("cache", "schema_seconds", "300", "How long a version of a table stays in the schema cache, in seconds."),
+    key("cache", "query_bytes", "16777216", "Results of queries over system tables in the query cache, in bytes."),
+    key("cache", "tables_seconds", "60", "How long results that show tables stay in the query cache, in seconds."),
+    key("cache", "namespaces_seconds", "60", "The same of results that show namespaces."),
+    key("cache", "live_queries_seconds", "10", "The same of results that show live queries."),
+    key("cache", "storage_locations_seconds", "300", "The same of results that show storage locations."),
+    key("cache", "jobs_seconds", "30", "The same of results that show jobs."),
+    key("cache", "statement_bytes", "33554432", "Parsed statements in the statement cache, in bytes by an estimate."),
+    key("cache", "plans", "1000", "Plans in the plan cache."),
     key("auth", "token_seconds", "3600", "How long an access token is good, in seconds."),
     key("auth", "refresh_seconds", "604800", "How long a refresh token is good, in seconds."),
     key("auth", "hash_memory_kib", "19456", "Memory of one Argon2id hash, in KiB."),

@@ -12,7 +12,10 @@ use kalamdb_engine::config::{
     CompactionConfig, Durability, FlushConfig, LONGEST_RETENTION, Limits, ObjectStoreConfig, Patience, VacuumConfig,
 };
 use kalamdb_sql::SqlConfig;
+use kalamdb_sql::cache::CacheConfig;
+use kalamdb_sql::cache::query::TimesToLive;
 use kalamdb_sql::config::DropNamespace;
+use kalamdb_sql::load::LoadConfig;
 use kalamdb_sql::password::HashCost;
 use kalamdb_sql::planner::PlannerConfig;
 
@@ -194,9 +197,18 @@ fn sql(values: &Values<'_>, data_dir: &std::path::Path) -> Result<SqlConfig> {
     Ok(SqlConfig {
         planner: PlannerConfig {
             memory_bytes: values.number::<u64>("sql.memory_bytes")? as usize,
+            query_memory_bytes: values.number::<u64>("sql.query_memory_bytes")? as usize,
             spill_dir: data_dir.join("spill"),
             spill_bytes: values.number("sql.spill_bytes")?,
             partitions: usize::from(values.number::<u16>("sql.partitions")?),
+        },
+        cache: cache(values)?,
+        load: LoadConfig {
+            batch_rows: values.number::<u32>("load.batch_rows")? as usize,
+            piece_bytes: values.number::<u32>("load.piece_bytes")? as usize,
+            folder: data_dir.join("spill"),
+            file_bytes: values.number("load.file_bytes")?,
+            reported: values.number::<u32>("load.reported")? as usize,
         },
         statement_timeout: values.seconds("sql.statement_timeout_seconds")?,
         reply_bytes: values.number::<u64>("sql.reply_bytes")? as usize,
@@ -214,5 +226,23 @@ fn sql(values: &Values<'_>, data_dir: &std::path::Path) -> Result<SqlConfig> {
             "sql.drop_namespace",
             &[("restrict", DropNamespace::Restrict), ("cascade", DropNamespace::Cascade)],
         )?,
+    })
+}
+
+fn cache(values: &Values<'_>) -> Result<CacheConfig> {
+    Ok(CacheConfig {
+        shortcuts: values.choice("sql.shortcuts", &[("true", true), ("false", false)])?,
+        schemas: values.number("cache.schemas")?,
+        schema_time: values.seconds("cache.schema_seconds")?,
+        query_bytes: values.number("cache.query_bytes")?,
+        query_times: TimesToLive {
+            tables: values.seconds("cache.tables_seconds")?,
+            namespaces: values.seconds("cache.namespaces_seconds")?,
+            live_queries: values.seconds("cache.live_queries_seconds")?,
+            storage_locations: values.seconds("cache.storage_locations_seconds")?,
+            jobs: values.seconds("cache.jobs_seconds")?,
+        },
+        statement_bytes: values.number("cache.statement_bytes")?,
+        plans: values.number("cache.plans")?,
     })
 }

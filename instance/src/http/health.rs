@@ -47,6 +47,7 @@ pub async fn ready(State(state): State<super::State>) -> Response {
 /// `/metrics`. A scrape that shows the scheduler's token tells the engine that its scheduler is alive.
 pub async fn metrics(State(state): State<super::State>, headers: HeaderMap) -> Response {
     let engine = state.serving().map(|serving| serving.engine.clone());
+    let database = state.serving().map(|serving| serving.database.clone());
     if let Some(engine) = &engine
         && super::flush::is_scheduler(&state, &headers)
     {
@@ -55,7 +56,10 @@ pub async fn metrics(State(state): State<super::State>, headers: HeaderMap) -> R
     let exporter = state.exporter();
     let now_us = chrono::Utc::now().timestamp_micros();
     // Sizes ask RocksDB and the file system, which may wait for a disk.
-    let text = tokio::task::spawn_blocking(move || crate::metrics::scrape(&exporter, engine.as_ref(), now_us)).await;
+    let text = tokio::task::spawn_blocking(move || {
+        crate::metrics::scrape(&exporter, engine.as_ref(), database.as_ref(), now_us)
+    })
+    .await;
     match text {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => reply::failure(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error.to_string()),

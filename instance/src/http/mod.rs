@@ -9,6 +9,8 @@ mod auth;
 mod flush;
 mod health;
 mod reply;
+mod results;
+mod rows;
 mod sql;
 
 use std::net::SocketAddr;
@@ -51,7 +53,8 @@ struct Shared {
     server: ServerConfig,
     hash_cost: kalamdb_sql::password::HashCost,
     scheduler_token: Option<String>,
-    statements: Semaphore,
+    /// Turns of requests that run SQL or load rows.
+    statements: Arc<Semaphore>,
     rate: RateLimit,
 }
 
@@ -64,7 +67,7 @@ impl State {
             server: configuration.server.clone(),
             hash_cost: configuration.sql.hash_cost,
             scheduler_token: configuration.auth.scheduler_token.clone(),
-            statements: Semaphore::new(configuration.server.concurrent_statements),
+            statements: Arc::new(Semaphore::new(configuration.server.concurrent_statements)),
             rate: RateLimit::new(configuration.auth.requests_per_second),
         };
         Self { shared: Arc::new(shared) }
@@ -94,6 +97,7 @@ fn router(state: State) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route(SQL_PATH, post(sql::execute))
+        .route("/v1/api/tables/{namespace}/{table}/rows", post(rows::load))
         .route(LOGIN_PATH, post(auth::login))
         .route("/v1/api/auth/refresh", post(auth::refresh))
         .route("/v1/api/auth/logout", post(auth::logout))

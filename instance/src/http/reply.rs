@@ -7,7 +7,8 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use kalamdb_api::sql::{SqlError as WireError, SqlReply, Status};
-use kalamdb_sql::{ErrorCode, SqlError};
+use kalamdb_sql::execute::Outcome;
+use kalamdb_sql::{ErrorCode, Identity, SqlError};
 use serde_json::json;
 
 /// The least `took` that clients accept, in milliseconds.
@@ -33,7 +34,12 @@ pub fn sql_failure(
 
 /// A statement's failure.
 pub fn sql_error(begun: Instant, error: SqlError) -> Response {
-    let status = match error.code {
+    sql_failure(status_of(&error), begun, error.code.as_str(), error.message, error.details)
+}
+
+/// The HTTP status of a statement's failure; what nobody but us can mend is logged.
+pub fn status_of(error: &SqlError) -> StatusCode {
+    match error.code {
         ErrorCode::PermissionDenied => StatusCode::FORBIDDEN,
         ErrorCode::Conflict | ErrorCode::TransactionConflict => StatusCode::CONFLICT,
         ErrorCode::Unavailable | ErrorCode::DiskFull => StatusCode::SERVICE_UNAVAILABLE,
@@ -42,8 +48,18 @@ pub fn sql_error(begun: Instant, error: SqlError) -> Response {
             StatusCode::INTERNAL_SERVER_ERROR
         }
         _ => StatusCode::BAD_REQUEST,
-    };
-    sql_failure(status, begun, error.code.as_str(), error.message, error.details)
+    }
+}
+
+/// The whole reply of statements that went well.
+pub fn sql_results(begun: Instant, outcomes: Vec<Outcome>, identity: &Identity) -> Response {
+    let results = outcomes.into_iter().map(|outcome| kalamdb_sql::reply::statement_result(outcome, identity));
+    match results.collect::<Result<Vec<_>, _>>() {
+        Ok(results) => {
+            Json(SqlReply { status: Status::Success, results, took: took(begun), error: None }).into_response()
+        }
+        Err(error) => sql_error(begun, error),
+    }
 }
 
 /// An error outside SQL.
@@ -57,7 +73,8 @@ pub fn starting() -> Response {
     failure(StatusCode::SERVICE_UNAVAILABLE, "starting", "the database is starting; ask again in a moment")
 }
 
-fn with_retry(status: StatusCode, mut response: Response) -> Response {
+/// Says when to ask again, where that can help.
+pub fn with_retry(status: StatusCode, mut response: Response) -> Response {
     if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }

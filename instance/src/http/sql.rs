@@ -1,17 +1,17 @@
 //! `POST /v1/api/sql`.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
-use kalamdb_api::sql::{SqlReply, SqlRequest, Status};
+use axum::response::Response;
+use kalamdb_api::sql::SqlRequest;
 use kalamdb_sql::{Identity, Request};
 
-use super::{Serving, auth, reply};
+use super::{Serving, auth, reply, results};
 use crate::auth::{TokenError, TokenKind};
 
 /// Authenticates, runs the statements, and writes their results.
@@ -47,38 +47,23 @@ pub async fn execute(
             return reply::sql_failure(StatusCode::BAD_REQUEST, begun, "INVALID_REQUEST", text, None);
         }
     };
-    let Ok(_turn) = state.shared.statements.acquire().await else {
+    let Ok(turn) = Arc::clone(&state.shared.statements).acquire_owned().await else {
         let text = "the database is stopping".into();
         return reply::sql_failure(StatusCode::SERVICE_UNAVAILABLE, begun, "UNAVAILABLE", text, None);
     };
     let SqlRequest { sql, params, namespace_id } = request;
     let request = Request { sql, parameters: params, namespace: namespace_id, ws_url: ws_url(&headers) };
-    run(serving, request, &identity, begun).await
-}
-
-/// The WebSocket of this instance, by the name that the client knows it under.
-fn ws_url(headers: &HeaderMap) -> String {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let scheme = if text("x-forwarded-proto") == Some("https") { "wss" } else { "ws" };
-    format!("{scheme}://{}/v1/ws", text("host").unwrap_or("localhost"))
-}
-
-async fn run(serving: &Serving, request: Request, identity: &Identity, begun: Instant) -> Response {
-    let outcomes = match serving.database.execute(request, identity).await {
-        Ok(outcomes) => outcomes,
-        Err(error) => return reply::sql_error(begun, error),
-    };
-    let results = outcomes.into_iter().map(|outcome| kalamdb_sql::reply::statement_result(outcome, identity));
-    match results.collect::<Result<Vec<_>, _>>() {
-        Ok(results) => {
-            Json(SqlReply { status: Status::Success, results, took: reply::took(begun), error: None }).into_response()
-        }
+    if let Some(format) = results::asked_for(&headers) {
+        return results::send(serving, request, &identity, format, turn, begun).await;
+    }
+    match serving.database.execute(request, &identity).await {
+        Ok(outcomes) => reply::sql_results(begun, outcomes, &identity),
         Err(error) => reply::sql_error(begun, error),
     }
 }
 
 /// Who asks, or the code and the text of the refusal.
-fn identify(serving: &Serving, headers: &HeaderMap) -> Result<Identity, (&'static str, &'static str)> {
+pub(super) fn identify(serving: &Serving, headers: &HeaderMap) -> Result<Identity, (&'static str, &'static str)> {
     let Some(token) = auth::presented(headers, auth::ACCESS_COOKIE) else {
         return Err(("MISSING_AUTHORIZATION", "this endpoint needs 'Authorization: Bearer <access token>'"));
     };
@@ -86,4 +71,11 @@ fn identify(serving: &Serving, headers: &HeaderMap) -> Result<Identity, (&'stati
         TokenError::Expired => ("TOKEN_EXPIRED", "Token expired"),
         TokenError::Invalid => ("INVALID_CREDENTIALS", "Invalid credentials"),
     })
+}
+
+/// The WebSocket of this instance, by the name that the client knows it under.
+fn ws_url(headers: &HeaderMap) -> String {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let scheme = if text("x-forwarded-proto") == Some("https") { "wss" } else { "ws" };
+    format!("{scheme}://{}/v1/ws", text("host").unwrap_or("localhost"))
 }

@@ -31,6 +31,15 @@ pub const WEBSOCKET_MESSAGES: &str = "kalamdb_websocket_messages_total";
 /// Gauge, bytes: size of a column family. Labels `cf_type`, `name`.
 pub const COLUMN_FAMILY_SIZE: &str = "kalamdb_column_family_size_bytes";
 
+/// Counter: look-ups in a cache that found what they looked for. Label `cache`: `schema`, `query`, `statement` or `plan`.
+pub const CACHE_HITS: &str = "kalamdb_cache_hits_total";
+/// Counter: look-ups in a cache that found nothing. Label `cache`.
+pub const CACHE_MISSES: &str = "kalamdb_cache_misses_total";
+/// Counter: entries that a cache has dropped. Label `cache`.
+pub const CACHE_EVICTIONS: &str = "kalamdb_cache_evictions_total";
+/// Gauge: entries of a cache. Label `cache`.
+pub const CACHE_ENTRIES: &str = "kalamdb_cache_entries";
+
 /// How often histograms are emptied into their buckets.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
 /// Upper bounds of the latencies' buckets, in seconds.

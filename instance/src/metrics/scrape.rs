@@ -12,11 +12,13 @@ use kalamdb_api::metrics::{
 };
 use kalamdb_engine::Engine;
 use kalamdb_engine::engine::{StorageSizes, Unflushed};
+use kalamdb_sql::Database;
+use kalamdb_sql::cache::Statistics;
 
-use super::{ColumnFamilyType, Exporter, WEBSOCKET_MESSAGES};
+use super::{CACHE_ENTRIES, CACHE_EVICTIONS, CACHE_HITS, CACHE_MISSES, ColumnFamilyType, Exporter, WEBSOCKET_MESSAGES};
 
-/// The text of one scrape. `engine` is absent while it still opens.
-pub fn scrape(exporter: &Exporter, engine: Option<&Engine>, now_us: i64) -> String {
+/// The text of one scrape. `engine` and `database` are absent while they still open.
+pub fn scrape(exporter: &Exporter, engine: Option<&Engine>, database: Option<&Database>, now_us: i64) -> String {
     let sizes = engine.map(Engine::storage_sizes);
     if let Some(sizes) = &sizes {
         measure_families(exporter, sizes);
@@ -26,6 +28,7 @@ pub fn scrape(exporter: &Exporter, engine: Option<&Engine>, now_us: i64) -> Stri
     if !text.contains(WEBSOCKET_MESSAGES) {
         let _ = writeln!(text, "# TYPE {WEBSOCKET_MESSAGES} counter");
     }
+    write_caches(&mut text, &database.map(Database::cache_statistics).unwrap_or_default());
     if let (Some(engine), Some(sizes)) = (engine, &sizes) {
         write_unflushed(&mut text, engine.unflushed(), exporter.most_tables, now_us);
         write_jobs(&mut text, engine);
@@ -66,6 +69,19 @@ fn write_unflushed(text: &mut String, mut tables: Vec<Unflushed>, most: usize, n
     family(text, TABLE_POLICY_INTERVAL, &each(&interval));
 }
 
+/// What became of the look-ups in the caches. Label `cache`.
+fn write_caches(text: &mut String, caches: &[(&'static str, Statistics)]) {
+    let mut counters = |name: &str, figure: fn(&Statistics) -> u64| {
+        let samples = caches.iter().map(|(cache, found)| (format!("{{cache=\"{cache}\"}}"), figure(found) as f64));
+        family_of(text, "counter", name, &samples.collect::<Vec<_>>());
+    };
+    counters(CACHE_HITS, |found| found.hits);
+    counters(CACHE_MISSES, |found| found.misses);
+    counters(CACHE_EVICTIONS, |found| found.evictions);
+    let entries = caches.iter().map(|(cache, found)| (format!("{{cache=\"{cache}\"}}"), found.entries as f64));
+    family(text, CACHE_ENTRIES, &entries.collect::<Vec<_>>());
+}
+
 fn write_jobs(text: &mut String, engine: &Engine) {
     let jobs = engine.flush_jobs();
     let count = |state: FlushState| {
@@ -85,10 +101,14 @@ fn table_label(name: &str) -> String {
 
 /// One family of gauges, and nothing at all where it has no sample.
 fn family(text: &mut String, name: &str, samples: &[(String, f64)]) {
+    family_of(text, "gauge", name, samples);
+}
+
+fn family_of(text: &mut String, kind: &str, name: &str, samples: &[(String, f64)]) {
     if samples.is_empty() {
         return;
     }
-    let _ = writeln!(text, "# TYPE {name} gauge");
+    let _ = writeln!(text, "# TYPE {name} {kind}");
     for (labels, value) in samples {
         let _ = writeln!(text, "{name}{labels} {value}");
     }

@@ -2,6 +2,7 @@
 
 mod alters;
 mod authentication;
+mod bounds;
 mod buckets;
 mod changes;
 mod consistency;
@@ -13,12 +14,15 @@ mod flushes;
 mod impersonation;
 mod injection;
 mod json;
+mod loads;
 mod open_format;
 mod outages;
 mod owners;
 mod power_cut;
+mod results;
 mod routes;
 mod server;
+mod shortcuts;
 mod statements;
 mod storages;
 mod streams;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use apply::{Applied, Effect, apply};
 pub(crate) use store::{
-    first_catalog, load_or_begin, namespace_bytes, namespace_of, stage, table_at, table_bytes, table_of,
+    first_catalog, load_or_begin, namespace_bytes, namespace_of, stage, stored_table, table_at, table_bytes, table_of,
 };
 
 use crate::schema::{Table, TableId, TableName, UserId};

@@ -95,6 +95,14 @@ pub(crate) fn table_at(snapshot: &HotSnapshot, id: TableId) -> Result<Option<Tab
     Ok(newest)
 }
 
+/// One version of a table; none where it was dropped.
+pub(crate) fn stored_table(hot: &Hot, id: TableId, version: SchemaVersion) -> Result<Option<Table>, EngineError> {
+    let key = table_key(id, version);
+    let bytes =
+        hot.db().get_pinned_cf(hot.family(Family::SystemTables), &key).map_err(failed("read a table's record"))?;
+    bytes.map(|bytes| table_of(&bytes, &key)).transpose()
+}
+
 /// A table's record, in the volume and in the mirror alike.
 pub(crate) fn table_bytes(table: &Table) -> Vec<u8> {
     codec::encode(TABLE_FORMAT, table)

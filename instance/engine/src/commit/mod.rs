@@ -43,6 +43,7 @@ use crate::config::EngineConfig;
 use crate::engine::{Place, Unflushed};
 use crate::flush::{Epoch, Intent};
 use crate::hot::{Hot, HotSnapshot, RowKey};
+use crate::observe::Observing;
 use crate::point::point;
 use crate::recovery::fence::Fenced;
 use crate::schema::{Table, TableId};
@@ -76,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) changes: Mutex<ChangeLogs>,
     /// The last sequence of a commit of rows that is on disk.
     committed: AtomicI64,
+    /// Who is told that the catalog has changed.
+    pub(crate) observing: Observing,
 }
 
 impl Shared {
@@ -115,6 +118,7 @@ impl Committer {
             unflushed: Mutex::new(rebuilt.unflushed),
             changes: Mutex::new(rebuilt.changes),
             committed: AtomicI64::new(hot.high_water().seq.0),
+            observing: Observing::default(),
             hot,
         });
         let (queue, messages) = mpsc::channel(config.limits.commit_queue);

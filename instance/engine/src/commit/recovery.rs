@@ -13,6 +13,7 @@ use crate::commit::writer::{TableState, Writer, stage_high_water};
 use crate::hot::store::Family;
 use crate::hot::tier::{TableTier, TierRecord};
 use crate::hot::volume::{self, HighWater, VolumeRecord};
+use crate::observe::Changed;
 use crate::schema::{Table, TableId};
 
 /// All that a volume takes over from the object store.
@@ -78,6 +79,7 @@ impl Writer {
             self.tables.insert(table.id, state);
         }
         self.shared.catalog.store(Arc::new(catalog));
+        self.shared.observing.tell(&Changed::Everything);
         Ok(Outcome::Done)
     }
 

@@ -16,6 +16,7 @@ use crate::hot::store::Family;
 use crate::hot::stream::Buckets;
 use crate::hot::tier::TierRecord;
 use crate::hot::volume;
+use crate::observe::Changed;
 use crate::schema::{SchemaVersion, Table, TableId, TableKind, TableName};
 use crate::seq::Seq;
 
@@ -115,6 +116,7 @@ impl Writer {
             }
         }
         self.shared.catalog.store(Arc::new(applied.catalog));
+        applied.effects.iter().map(changed_by).for_each(|changed| self.shared.observing.tell(&changed));
         Ok(Outcome::Done)
     }
 
@@ -180,4 +182,13 @@ pub(super) fn no_table(table: TableId) -> EngineError {
 pub(super) fn stage_high_water(shared: &Shared, batch: &mut WriteBatch) {
     let mark = shared.clock.high_water();
     batch.put_cf(shared.hot.family(Family::Meta), volume::HIGH_WATER_KEY, volume::encode(&mark));
+}
+
+fn changed_by(effect: &Effect) -> Changed {
+    match effect {
+        Effect::PutNamespace(namespace) => Changed::Namespace(namespace.name.clone()),
+        Effect::DropNamespace(name) => Changed::Namespace(name.clone()),
+        Effect::PutTable(table) | Effect::DropTable(table) => Changed::Table(table.name.clone()),
+        Effect::PutUser(_) | Effect::DropUser(_) => Changed::User,
+    }
 }

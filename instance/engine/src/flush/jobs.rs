@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::hot::Hot;
+use crate::observe::{Changed, Observing};
 use crate::schema::TableName;
 use crate::{EngineError, codec};
 
@@ -68,6 +69,8 @@ pub struct JobRecord {
 pub struct Jobs {
     hot: Arc<Hot>,
     known: Mutex<HashMap<String, JobRecord>>,
+    /// Who is told of each change, under the lock: no look at the jobs comes between a change and its news.
+    pub(super) observing: Observing,
 }
 
 impl Jobs {
@@ -75,7 +78,7 @@ impl Jobs {
     pub fn load(hot: Arc<Hot>) -> Result<Self, EngineError> {
         let decode = |(id, bytes): (String, Vec<u8>)| Ok((id.clone(), decode(&id, &bytes)?));
         let known = hot.flush_jobs()?.into_iter().map(decode).collect::<Result<_, EngineError>>()?;
-        Ok(Self { hot, known: Mutex::new(known) })
+        Ok(Self { hot, known: Mutex::new(known), observing: Observing::default() })
     }
 
     /// Adds a queued job, or answers with the one of that id (then `false`).
@@ -110,7 +113,9 @@ impl Jobs {
         let record = JobRecord { kind, job: job.clone(), attempt: None, version: None };
         self.store(&record)?;
         known.insert(id.into(), record);
-        self.forget_old(&mut known)?;
+        let forgotten = self.forget_old(&mut known);
+        self.observing.tell(&Changed::Job);
+        forgotten?;
         Ok((job, true))
     }
 
@@ -119,6 +124,7 @@ impl Jobs {
         let mut known = self.known.lock();
         let Some(record) = known.get_mut(id) else { return Ok(()) };
         change(record);
+        self.observing.tell(&Changed::Job);
         self.store(record)
     }
 

@@ -50,6 +50,7 @@ use crate::compaction::{Compacted, Tending};
 use crate::config::{EngineConfig, FlushConfig};
 use crate::engine::{Readiness, Unflushed};
 use crate::hot::Hot;
+use crate::observe::ChangeObserver;
 use crate::point;
 use crate::recovery::keeper::Keeper;
 use crate::schema::{Table, TableId, TableName};
@@ -210,6 +211,11 @@ impl Flusher {
     /// A scheduler is alive: the safety net rests.
     pub fn scheduler_seen(&self) {
         *self.scheduler_seen.lock() = Instant::now();
+    }
+
+    /// From now on `observer` is told of each change of a job.
+    pub fn observe_changes(&self, observer: ChangeObserver) {
+        self.jobs.observing.set(observer);
     }
 
     /// From now on `observer` is told of each job that ends well. The first one stays.

@@ -19,6 +19,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use arrow_schema::SchemaRef;
 use datafusion::catalog::TableProvider;
 
 use crate::cold::PinnedCold;
@@ -26,16 +27,17 @@ use crate::hot::HotSnapshot;
 use crate::schema::{Table, UserId};
 use crate::transaction::Overlay;
 
-/// The table as of one snapshot, with [`Table::sql_schema`]; of a per-user table only that user's rows.
+/// The table as of one snapshot, with its [`Table::sql_schema`]; of a per-user table only that user's rows.
 /// Within a transaction, what that has written stands in the place of the rows of the same keys.
 pub fn provider(
     hot: HotSnapshot,
     cold: PinnedCold,
     table: Arc<Table>,
+    schema: SchemaRef,
     user: Option<UserId>,
     overlay: Option<Arc<Overlay>>,
 ) -> Arc<dyn TableProvider> {
-    Arc::new(table::KalamTable::new(hot, cold, table, user, overlay))
+    Arc::new(table::KalamTable::new(hot, cold, table, schema, user, overlay))
 }
 
 /// As [`provider`], with the rows of all users, and `_user_id` behind the other columns of per-user tables. For the engine itself:

@@ -45,10 +45,10 @@ impl KalamTable {
         hot: HotSnapshot,
         cold: PinnedCold,
         table: Arc<Table>,
+        schema: SchemaRef,
         user: Option<UserId>,
         overlay: Option<Arc<Overlay>>,
     ) -> Self {
-        let schema = table.sql_schema();
         let user = user.filter(|_| table.kind.is_per_user());
         Self { hot, cold, table, user, overlay, all_users: false, schema }
     }

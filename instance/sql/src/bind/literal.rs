@@ -12,7 +12,7 @@ pub const MAX_PARAMETERS: usize = 50;
 pub const MAX_PARAMETER_BYTES: usize = 512 << 10;
 
 /// A value whose column is not known yet. Numbers keep their text, so that a DECIMAL loses no digit.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Literal {
     /// NULL.
     Null,
@@ -27,7 +27,7 @@ pub enum Literal {
 }
 
 /// The request's parameters, bound as typed literals.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Parameters(Vec<Literal>);
 
 impl Parameters {
@@ -54,6 +54,11 @@ impl Parameters {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// In their order.
+    pub fn iter(&self) -> impl Iterator<Item = &Literal> {
+        self.0.iter()
     }
 
     /// As DataFusion binds them.

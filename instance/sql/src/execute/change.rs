@@ -91,7 +91,8 @@ impl Statements {
         let [from] = from.as_slice() else { return Err(SqlError::not_available("DELETE from several tables")) };
         let target = target(from, relations, scope)?;
         let returning = self.returning(delete.returning.as_deref(), &target.table, relations, scope)?;
-        let keys = match key_of(&target, delete.selection.as_ref(), scope)? {
+        let by_key = if self.takes_shortcuts() { key_of(&target, delete.selection.as_ref(), scope)? } else { None };
+        let keys = match by_key {
             Some(keys) => keys,
             None => self.keys_by_query(&target, from, delete.selection.as_ref(), relations, scope).await?,
         };
@@ -146,6 +147,9 @@ impl Statements {
         relations: &Relations,
         scope: &Scope<'_>,
     ) -> Result<Option<Vec<Change>>, SqlError> {
+        if !self.takes_shortcuts() {
+            return Ok(None);
+        }
         let Some(keys) = key_of(target, update.selection.as_ref(), scope)? else { return Ok(None) };
         let mut values = Vec::with_capacity(assignments.len());
         for assignment in assignments {

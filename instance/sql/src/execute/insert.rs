@@ -54,9 +54,9 @@ impl Affected {
 }
 
 /// A whole row, and whether its key was generated here, so that nothing can live there.
-struct NewRow {
-    row: Row,
-    has_generated_key: bool,
+pub(crate) struct NewRow {
+    pub(crate) row: Row,
+    pub(crate) has_generated_key: bool,
 }
 
 impl Statements {
@@ -115,7 +115,9 @@ impl Statements {
     ) -> Result<Vec<GivenRow>, SqlError> {
         if let SetExpr::Values(values) = source.body.as_ref() {
             check_widths(table, places, values)?;
-            if let Some(rows) = literal_rows(table, places, values, scope)? {
+            if self.takes_shortcuts()
+                && let Some(rows) = literal_rows(table, places, values, scope)?
+            {
                 return Ok(rows);
             }
         }
@@ -137,7 +139,7 @@ impl Statements {
     }
 
     /// The whole row: defaults where nothing was given, no NULL where none may be.
-    fn complete(
+    pub(crate) fn complete(
         &self,
         table: &Table,
         places: &[usize],

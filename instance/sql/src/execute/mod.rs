@@ -6,7 +6,7 @@ mod define;
 mod expression;
 mod flush;
 mod impersonate;
-mod insert;
+pub(crate) mod insert;
 mod live;
 mod query;
 mod returning;
@@ -15,6 +15,8 @@ mod storages;
 mod upsert;
 mod users;
 pub(crate) mod write;
+
+pub(crate) use query::{flags, result_columns};
 
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
@@ -29,6 +31,8 @@ use crate::database::Statements;
 /// What a statement runs within.
 #[derive(Clone, Copy)]
 pub struct Scope<'a> {
+    /// The statement's text.
+    pub text: &'a str,
     /// The namespace of unqualified names.
     pub namespace: &'a str,
     /// `$1`, `$2`, …
@@ -87,6 +91,6 @@ impl Outcome {
 }
 
 /// When a statement began: CURRENT_TIMESTAMP of its defaults, and the times in the catalog.
-fn now() -> DateTime<Utc> {
+pub(crate) fn now() -> DateTime<Utc> {
     Utc::now()
 }

@@ -45,12 +45,12 @@ impl Statements {
 }
 
 /// Whose rows a statement on the table writes.
-pub(super) fn owner(table: &Table, relations: &Relations) -> Option<UserId> {
+pub(crate) fn owner(table: &Table, relations: &Relations) -> Option<UserId> {
     table.kind.is_per_user().then(|| relations.identity.user.clone())
 }
 
 /// The look-ups of these keys, in their order.
-pub(super) async fn look_up(relations: &Relations, table: &Arc<Table>, keys: &[Key]) -> Result<Vec<LookUp>, SqlError> {
+pub(crate) async fn look_up(relations: &Relations, table: &Arc<Table>, keys: &[Key]) -> Result<Vec<LookUp>, SqlError> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
@@ -69,7 +69,7 @@ pub(super) fn check_nulls(table: &Table, row: &Row) -> Result<(), SqlError> {
 }
 
 /// `a row with the key (1, 'x') exists already in table 'a.b'`.
-pub(super) fn duplicate_key(table: &Table, row: &Row) -> SqlError {
+pub(crate) fn duplicate_key(table: &Table, row: &Row) -> SqlError {
     let text = format!("a row with the key ({}) exists already in table '{}'", shown_key(table, row), table.name);
     SqlError::new(ErrorCode::DuplicateKey, text)
 }

@@ -23,6 +23,9 @@ impl<'a> Grammar<'a> {
 
     /// Any statement, KalamDB's own first.
     pub(super) fn statement(&mut self) -> Result<Statement, SqlError> {
+        if self.words(&["KILL", "QUERY"]) {
+            return Ok(Statement::KillQuery(self.parser.parse_literal_string()?));
+        }
         if let Some(words) = LATER.iter().find(|words| self.peek_words(words)) {
             return Err(SqlError::not_available(words.join(" ")));
         }

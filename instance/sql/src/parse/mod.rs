@@ -85,6 +85,8 @@ pub enum Statement {
     Commit,
     /// `ROLLBACK`.
     Rollback,
+    /// `KILL QUERY 'id'`.
+    KillQuery(String),
     /// `STORAGE FLUSH TABLE t`.
     FlushTable(ObjectName),
     /// `STORAGE FLUSH ALL [IN n]`.

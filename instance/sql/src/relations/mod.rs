@@ -3,6 +3,7 @@
 //! Isolation is enforced here, below SQL: a per-user table is only ever handed out with the rows of the user who asks.
 
 mod information;
+mod queries;
 mod system;
 mod view;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemTable, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::TableProviderFilterPushDown;
 use kalamdb_engine::catalog::{Catalog, Role};
 use kalamdb_engine::schema::{Table, TableName};
 use kalamdb_engine::{Engine, ReadSnapshot};
@@ -21,6 +23,10 @@ pub use view::{View, ViewColumn};
 
 use crate::authorize::{self, Access};
 use crate::bind::names::{CATALOG, INFORMATION_SCHEMA, SYSTEM};
+use crate::cache::Caches;
+use crate::cache::schema::ResolvedTable;
+use crate::prepared::Unbound;
+use crate::running::Running;
 use crate::{Identity, SqlError};
 
 /// Everything that one statement can read.
@@ -36,6 +42,12 @@ pub struct Relations {
     pub impersonated: bool,
     /// For system tables.
     pub engine: Engine,
+    /// For schemas; none where no shortcut may be taken.
+    pub caches: Option<Arc<Caches>>,
+    /// For the system table of the statements that run.
+    pub running: Running,
+    /// Whether names mean rows, or only columns, in plans that are bound to rows later.
+    pub has_rows: bool,
 }
 
 impl fmt::Debug for Relations {
@@ -49,8 +61,39 @@ impl Relations {
     pub fn provider(&self, table: &Arc<Table>) -> Result<Arc<dyn TableProvider>, SqlError> {
         authorize::check_table(&self.catalog, &table.name, &self.identity, Access::Read)?;
         self.check_impersonated(&table.name)?;
+        let schema = Arc::clone(&self.resolved(table)?.schema);
+        if !self.has_rows {
+            return Ok(Arc::new(Unbound::new(table.name.clone(), schema, TableProviderFilterPushDown::Inexact)));
+        }
         let user = table.kind.is_per_user().then_some(&self.identity.user);
-        Ok(self.snapshot.provider(table, user))
+        Ok(self.snapshot.provider_with(table, schema, user))
+    }
+
+    /// The same relations, whose names mean columns and no rows.
+    pub fn names_alone(&self) -> Self {
+        Self { has_rows: false, ..self.clone() }
+    }
+
+    /// The table, ready to plan with.
+    pub fn resolved(&self, table: &Arc<Table>) -> Result<Arc<ResolvedTable>, SqlError> {
+        let Some(caches) = &self.caches else { return Ok(Arc::new(ResolvedTable::of(Arc::clone(table)))) };
+        // A table that was dropped since this snapshot is stored no more, and is as the snapshot knows it.
+        let load = || Ok(self.engine.stored_table(table.id, table.version)?.unwrap_or_else(|| table.as_ref().clone()));
+        caches.schemas.get_or_load(&table.name, table.version, table.id, load)
+    }
+
+    /// The table or view of that name.
+    pub fn relation(&self, name: &TableName) -> Result<Option<Arc<dyn TableProvider>>, SqlError> {
+        if let Some(table) = self.catalog.tables.get(name) {
+            return self.provider(table).map(Some);
+        }
+        let Some(view) = self.view(name)? else { return Ok(None) };
+        let batch = view.batch()?;
+        if !self.has_rows {
+            let filters = TableProviderFilterPushDown::Unsupported;
+            return Ok(Some(Arc::new(Unbound::new(name.clone(), batch.schema(), filters))));
+        }
+        Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
     }
 
     /// The system or information table of that name.
@@ -139,16 +182,7 @@ impl SchemaProvider for NamespaceRelations {
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let name = TableName::new(&self.namespace, name);
         let external = |error: SqlError| DataFusionError::External(Box::new(error));
-        if let Some(table) = self.relations.catalog.tables.get(&name) {
-            return self.relations.provider(table).map(Some).map_err(external);
-        }
-        match self.relations.view(&name).map_err(external)? {
-            Some(view) => {
-                let batch = view.batch().map_err(external)?;
-                Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
-            }
-            None => Ok(None),
-        }
+        self.relations.relation(&name).map_err(external)
     }
 
     fn table_exist(&self, name: &str) -> bool {

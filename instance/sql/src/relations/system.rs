@@ -17,7 +17,7 @@ use crate::bind::sql_type::{sql_name, wire_name};
 use crate::functions::role_name;
 
 /// Every system table.
-pub(super) const NAMES: [&str; 11] = [
+pub(super) const NAMES: [&str; 12] = [
     "namespaces",
     "tables",
     "schemas",
@@ -29,6 +29,7 @@ pub(super) const NAMES: [&str; 11] = [
     "stats",
     "cluster",
     "datatypes",
+    "queries",
 ];
 
 const TEXT: SqlType = SqlType::Text;
@@ -50,6 +51,7 @@ pub(super) fn view(relations: &Relations, name: &str) -> Result<Option<View>, Sq
         "stats" => stats(relations),
         "cluster" => cluster(),
         "datatypes" => data_types(),
+        "queries" => super::queries::queries(relations),
         _ => return Ok(None),
     }))
 }
