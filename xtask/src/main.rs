@@ -9,6 +9,7 @@ mod demo;
 mod images;
 mod interruption;
 mod program;
+mod suites;
 mod test;
 mod tools;
 mod workspace;
@@ -47,6 +48,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Runs the SQL tests that DataFusion publishes, and prints the share that passes.
+    Suites,
     /// Builds the workspace, and the container images with --images.
     Build {
         /// Builds the images too.
@@ -93,6 +96,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test => test::run(&cache),
         Command::Lint => test::lint(&cache),
         Command::Bench { arguments } => bench::run(&cache, arguments),
+        Command::Suites => suites::run(&cache),
         Command::Build { images, registry } => build(&cache, images, registry.as_deref()),
         Command::Cluster { action } => on_cluster(&cache, action),
     }

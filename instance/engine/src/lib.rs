@@ -6,6 +6,7 @@
 //! * [`hot`]: RocksDB, its column families, keys and rows;
 //! * [`evolution`]: how a schema changes while rows and files stay as they are;
 //! * [`catalog`]: namespaces, tables, users, as an immutable value in memory and records on disk;
+//! * [`access`]: the audit log, and what is kept of log-ins;
 //! * [`commit`]: the committer, through which every change passes, one at a time;
 //! * [`cold`]: the object store: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key;
 //! * [`flush`]: the five steps from hot to cold, and their settlement after a crash;
@@ -15,6 +16,7 @@
 //! * [`transaction`]: several statements over one snapshot, and one commit of them;
 //! * [`engine`]: all of it behind one handle.
 
+pub mod access;
 pub mod catalog;
 pub mod codec;
 pub mod cold;

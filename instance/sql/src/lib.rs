@@ -10,6 +10,7 @@
 //! [`relations`] shows tables, `system` and `information_schema` to DataFusion, of one snapshot and for one user; [`reply`] turns
 //! results into the cells of the public protocol.
 
+pub mod audit;
 pub mod authorize;
 pub mod bind;
 pub mod config;
@@ -33,4 +34,4 @@ pub use config::SqlConfig;
 pub use database::{Database, Identity, Request};
 pub use error::{ErrorCode, SqlError};
 pub use observe::{StatementKind, StatementObserver};
-pub use relations::is_view;
+pub use relations::{Host, is_view};

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::bind::literal::Parameters;
 use crate::bind::names::{CATALOG, DEFAULT_NAMESPACE};
+use crate::parse::STACK_BYTES;
 use crate::relations::Relations;
 use crate::{ErrorCode, SqlError, functions};
 
@@ -81,7 +82,8 @@ impl Planner {
         session.options_mut().sql_parser.map_string_types_to_utf8view = false;
         let context = SessionContext::new_with_config_rt(session, runtime);
         functions::generators(engine).into_iter().for_each(|function| context.register_udf(function));
-        let workers = Builder::new_multi_thread().thread_name("sql").enable_all().build();
+        let workers =
+            Builder::new_multi_thread().thread_name("sql").thread_stack_size(STACK_BYTES).enable_all().build();
         let failed = |error| SqlError::new(ErrorCode::Internal, format!("failed to start the query threads: {error}"));
         Ok(Self { context, workers: Some(workers.map_err(failed)?) })
     }

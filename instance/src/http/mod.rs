@@ -13,6 +13,7 @@ mod sql;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -53,6 +54,9 @@ struct Shared {
     scheduler_token: Option<String>,
     statements: Semaphore,
     rate: RateLimit,
+    /// How long a refresh token is good.
+    refresh: Duration,
+    setup: tokio::sync::Mutex<()>,
 }
 
 impl State {
@@ -66,6 +70,8 @@ impl State {
             scheduler_token: configuration.auth.scheduler_token.clone(),
             statements: Semaphore::new(configuration.server.concurrent_statements),
             rate: RateLimit::new(configuration.auth.requests_per_second),
+            refresh: configuration.auth.refresh,
+            setup: tokio::sync::Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }

@@ -7,10 +7,11 @@
 //! * [`clock`]: where `_seq` and `_updated` come from;
 //! * [`judge`]: whether what a write read still holds; pure;
 //! * `queue`: the way in, and the thread; `group`: the batch of all rows that wait;
-//! * `writer`, `tiers`, `compaction`, [`recovery`]: commits that go alone;
+//! * `writer`, `tiers`, `compaction`, `access`, [`recovery`]: commits that go alone;
 //! * `trim`, `expiry`: `background` threads that let the oldest changes, and expired rows of stream tables, go;
 //! * [`unflushed`], [`retention`], `rebuild`: what is known in memory of rows to flush and of the change log.
 
+mod access;
 mod background;
 pub mod clock;
 mod compaction;
@@ -37,6 +38,7 @@ use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
 use crate::EngineError;
+use crate::access::Access;
 use crate::catalog::{self, Catalog, CatalogChange};
 use crate::config::EngineConfig;
 use crate::engine::{Place, Unflushed};
@@ -72,6 +74,7 @@ pub(crate) struct Shared {
     pub(crate) catalog: ArcSwap<Catalog>,
     pub(crate) unflushed: Mutex<HashMap<TableId, Counters>>,
     pub(crate) changes: Mutex<ChangeLogs>,
+    pub(crate) access: Mutex<Access>,
 }
 
 struct Threads {
@@ -98,10 +101,11 @@ impl Committer {
             catalog: ArcSwap::from_pointee(catalog),
             unflushed: Mutex::new(rebuilt.unflushed),
             changes: Mutex::new(rebuilt.changes),
+            access: Mutex::new(crate::access::load(&hot)?),
             hot,
         });
         let (queue, messages) = mpsc::channel(config.limits.commit_queue);
-        let writer = Writer::new(shared.clone(), rebuilt.tables, config.durability).spawn(messages)?;
+        let writer = Writer::new(shared.clone(), rebuilt.tables, config).spawn(messages)?;
         let waiting_units = u32::try_from(config.limits.commit_queue_bytes / QUEUE_UNIT).unwrap_or(u32::MAX).max(1);
         let committer = Self {
             queue,

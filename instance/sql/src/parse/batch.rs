@@ -3,6 +3,7 @@
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
+use super::bounds::{BoundedDialect, check_chains};
 use super::grammar::Grammar;
 use super::{DIALECT, RECURSION_LIMIT, Statement};
 use crate::SqlError;
@@ -39,8 +40,25 @@ fn split(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
     pieces.filter(has_words).map(<[_]>::to_vec).collect()
 }
 
+/// `CURRENT_USER()` without its parentheses: to `sqlparser` it is no function that takes any.
+fn without_call(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let is_name = |token: &TokenWithSpan| match &token.token {
+        Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case("current_user"),
+        _ => false,
+    };
+    for at in (0..tokens.len().saturating_sub(2)).rev() {
+        if is_name(&tokens[at]) && tokens[at + 1].token == Token::LParen && tokens[at + 2].token == Token::RParen {
+            tokens.drain(at + 1..at + 3);
+        }
+    }
+    tokens
+}
+
 fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement, SqlError> {
-    let parser = Parser::new(&DIALECT).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
+    let tokens = without_call(tokens);
+    check_chains(&tokens)?;
+    let dialect = BoundedDialect::for_tokens(tokens.len());
+    let parser = Parser::new(&dialect).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
     let mut grammar = Grammar::new(parser);
     let statement = grammar.statement()?;
     grammar.expect_end()?;

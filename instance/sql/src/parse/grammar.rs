@@ -9,12 +9,11 @@ use super::{Show, Statement, UserChange};
 use crate::SqlError;
 
 /// Statements of the protocol that a later version brings: told so instead of being called a syntax error.
-const LATER: [&[&str]; 10] = [
+const LATER: [&[&str]; 9] = [
     &["ALTER", "STORAGE"],
     &["CREATE", "STORAGE"],
     &["DROP", "STORAGE"],
     &["STORAGE", "CHECK"],
-    &["SHOW", "MANIFEST"],
     &["EXECUTE", "AS", "USER"],
     &["SUBSCRIBE", "TO"],
     &["KILL"],
@@ -198,6 +197,9 @@ impl<'a> Grammar<'a> {
         if self.words(&["SHOW", "STORAGES"]) {
             return Ok(Some(Show::Storages));
         }
+        if self.words(&["SHOW", "MANIFEST"]) {
+            return Ok(Some(Show::Manifest));
+        }
         if self.words(&["SHOW", "TABLES"]) {
             let within = self.words(&["IN"]) || self.words(&["FROM"]);
             return Ok(Some(Show::Tables(if within { Some(self.name()?) } else { None })));
@@ -314,8 +316,8 @@ mod tests {
     fn errors_say_which_statement_and_where() {
         let error = parse_batch("SELECT 1; CREATE NAMESPACE IF a b").unwrap_err();
         assert!(error.message.starts_with("Statement 2 failed: Expected: end of statement, found: a"), "{error}");
-        let error = parse_batch("SHOW MANIFEST").unwrap_err();
-        assert_eq!(error.message, "Statement 1 failed: SHOW MANIFEST is not available in this version");
+        let error = parse_batch("SAVEPOINT a").unwrap_err();
+        assert_eq!(error.message, "Statement 1 failed: SAVEPOINT is not available in this version");
         let error = parse_batch("ALTER TABLE t ALTER COLUMN c SET COLOUR").unwrap_err();
         assert!(error.message.contains("Expected: SET or DROP with NOT NULL or DEFAULT"), "{error}");
     }

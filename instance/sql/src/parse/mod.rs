@@ -2,6 +2,9 @@
 
 mod alter;
 mod batch;
+mod bounds;
+#[cfg(test)]
+mod fuzz;
 mod grammar;
 mod tables;
 
@@ -11,6 +14,7 @@ use kalamdb_engine::schema::TableKind;
 
 pub use alter::{AlterAction, AlterTable};
 pub use batch::{ParsedStatement, parse_batch};
+pub use bounds::STACK_BYTES;
 
 /// The dialect that tokens and expressions are read in. DataFusion's own default, so that whatever it can run can be written.
 static DIALECT: GenericDialect = GenericDialect {};
@@ -126,6 +130,8 @@ pub enum Show {
     Stats(ObjectName),
     /// `SHOW STORAGES`.
     Storages,
+    /// `SHOW MANIFEST`.
+    Manifest,
 }
 
 /// What `ALTER USER … SET` sets.

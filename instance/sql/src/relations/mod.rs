@@ -2,7 +2,11 @@
 //!
 //! Isolation is enforced here, below SQL: a per-user table is only ever handed out with the rows of the user who asks.
 
+mod host;
 mod information;
+mod manifest;
+mod people;
+mod process;
 mod system;
 mod view;
 
@@ -16,11 +20,14 @@ use kalamdb_engine::catalog::{Catalog, Role};
 use kalamdb_engine::schema::{Table, TableName};
 use kalamdb_engine::{Engine, ReadSnapshot};
 
-pub(crate) use system::{default_text, storages};
+pub use host::{Host, LogLine, Session, Setting};
+pub(crate) use manifest::manifest;
+pub(crate) use system::{DBA_ONLY, default_text, storages};
 pub use view::{View, ViewColumn};
 
 use crate::authorize::{self, Access};
 use crate::bind::names::{CATALOG, INFORMATION_SCHEMA, SYSTEM};
+use crate::transaction::OpenTransactions;
 use crate::{Identity, SqlError};
 
 /// Everything that one statement can read.
@@ -34,6 +41,16 @@ pub struct Relations {
     pub identity: Identity,
     /// For system tables.
     pub engine: Engine,
+    /// For system tables.
+    pub inspection: Arc<Inspection>,
+}
+
+/// What system tables tell beside the engine.
+pub struct Inspection {
+    /// The process.
+    pub host: Arc<dyn Host>,
+    /// Transactions between BEGIN and COMMIT.
+    pub transactions: OpenTransactions,
 }
 
 impl fmt::Debug for Relations {
@@ -51,10 +68,10 @@ impl Relations {
     }
 
     /// The system or information table of that name.
-    pub fn view(&self, name: &TableName) -> Result<Option<View>, SqlError> {
+    pub async fn view(&self, name: &TableName) -> Result<Option<View>, SqlError> {
         authorize::check_table(&self.catalog, name, &self.identity, Access::Read)?;
         match name.namespace.as_str() {
-            SYSTEM => system::view(self, &name.name),
+            SYSTEM => system::view(self, &name.name).await,
             INFORMATION_SCHEMA => Ok(information::view(self, &name.name)),
             _ => Ok(None),
         }
@@ -133,7 +150,7 @@ impl SchemaProvider for NamespaceRelations {
         if let Some(table) = self.relations.catalog.tables.get(&name) {
             return self.relations.provider(table).map(Some).map_err(external);
         }
-        match self.relations.view(&name).map_err(external)? {
+        match self.relations.view(&name).await.map_err(external)? {
             Some(view) => {
                 let batch = view.batch().map_err(external)?;
                 Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
