@@ -23,6 +23,7 @@ pub mod observe;
 pub mod parse;
 pub mod password;
 pub mod planner;
+pub mod quantified;
 pub mod relations;
 pub mod reply;
 pub mod route;

@@ -19,7 +19,7 @@ use crate::bind::literal::Parameters;
 use crate::bind::names::{CATALOG, DEFAULT_NAMESPACE};
 use crate::parse::STACK_BYTES;
 use crate::relations::Relations;
-use crate::{ErrorCode, SqlError, functions};
+use crate::{ErrorCode, SqlError, functions, quantified};
 
 /// How many of the greediest operators an error names when memory runs out.
 const NAMED_CONSUMERS: usize = 3;
@@ -129,9 +129,10 @@ fn check_relations(session: &SessionState, statement: &DataFusionStatement) -> R
 /// The plan of a statement that only reads, its parameters bound as typed literals.
 pub async fn plan(
     session: &SessionState,
-    statement: ast::Statement,
+    mut statement: ast::Statement,
     parameters: &Parameters,
 ) -> Result<LogicalPlan, SqlError> {
+    quantified::qualify(&mut statement);
     let statement = DataFusionStatement::Statement(Box::new(statement));
     check_relations(session, &statement)?;
     let plan = session.statement_to_plan(statement).await?;

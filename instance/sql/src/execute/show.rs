@@ -119,7 +119,8 @@ fn described_table(table: &Table) -> Vec<Row> {
 }
 
 fn described(place: usize, name: &str, of: SqlType, stored: Option<(&Table, &Column)>) -> Row {
-    let default = stored.and_then(|(_, column)| column.default.as_ref()).map(relations::default_text);
+    let default =
+        stored.and_then(|(_, column)| column.default.as_ref()).map(|default| relations::default_text(default, of));
     vec![
         Value::Text(name.to_owned()),
         Value::Int(place as i32 + 1),

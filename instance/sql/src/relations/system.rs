@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DecimalType;
 use kalamdb_api::flush::{FlushJob, FlushReason};
 use kalamdb_engine::flush::{Job, JobKind};
 use kalamdb_engine::schema::{AccessLevel, Column, DefaultValue, SqlType, Table, TableKind};
@@ -179,17 +180,17 @@ fn options(table: &Table) -> Json {
 }
 
 /// A default as SQL writes it.
-pub(crate) fn default_text(default: &DefaultValue) -> String {
+pub(crate) fn default_text(default: &DefaultValue, of: SqlType) -> String {
     match default {
         DefaultValue::CurrentTimestamp => "CURRENT_TIMESTAMP".into(),
         DefaultValue::SnowflakeId => "SNOWFLAKE_ID()".into(),
         DefaultValue::UuidV7 => "UUID_V7()".into(),
         DefaultValue::Ulid => "ULID()".into(),
-        DefaultValue::Literal(value) => literal_text(value),
+        DefaultValue::Literal(value) => literal_text(value, of),
     }
 }
 
-fn literal_text(value: &Value) -> String {
+fn literal_text(value: &Value, of: SqlType) -> String {
     match value {
         Value::Null => "NULL".into(),
         Value::Boolean(value) => value.to_string(),
@@ -198,10 +199,20 @@ fn literal_text(value: &Value) -> String {
         Value::BigInt(value) | Value::Timestamp(value) => value.to_string(),
         Value::Float(value) => value.to_string(),
         Value::Double(value) => value.to_string(),
-        Value::Decimal(value) => value.to_string(),
+        Value::Decimal(value) => decimal_text(*value, of),
         Value::Date(value) => value.to_string(),
         Value::Text(value) | Value::Json(value) => format!("'{}'", value.replace('\'', "''")),
         Value::Bytes(value) => value.iter().fold("'\\x".to_owned(), |text, byte| format!("{text}{byte:02x}")) + "'",
+    }
+}
+
+/// The unscaled integer with its point.
+fn decimal_text(value: i128, of: SqlType) -> String {
+    match of {
+        SqlType::Decimal { precision, scale } => {
+            arrow::datatypes::Decimal128Type::format_decimal(value, precision, scale as i8)
+        }
+        _ => value.to_string(),
     }
 }
 
@@ -215,7 +226,7 @@ fn columns(relations: &Relations) -> View {
                 Value::Int(column.id.0 as i32),
                 text(&column.name),
                 text(sql_name(column.sql_type)),
-                optional_text(column.default.as_ref().map(default_text)),
+                optional_text(column.default.as_ref().map(|default| default_text(default, column.sql_type))),
                 Value::Int(place as i32 + 1),
                 Value::Boolean(column.nullable),
                 Value::Boolean(table.primary_key.contains(&column.id)),

@@ -79,6 +79,12 @@ pub fn are_equal(normalizer: Normalizer, actual: &[Vec<String>], expected: &[Str
     })
 }
 
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<_> = text.lines().map(str::trim_end).collect();
+    lines.sort_unstable();
+    lines
+}
+
 /// What kind of difference there is.
 pub fn class_of_difference(expected: &str, actual: &str) -> Class {
     let plain = |text: &str| {
@@ -89,5 +95,8 @@ pub fn class_of_difference(expected: &str, actual: &str) -> Class {
         });
         words.collect::<Vec<_>>().join(" ")
     };
+    if sorted(expected) == sorted(actual) {
+        return Class::Order;
+    }
     if plain(expected) == plain(actual) { Class::Times } else { Class::Different }
 }

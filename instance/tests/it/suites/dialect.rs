@@ -84,7 +84,12 @@ impl Client {
             },
             (Some(query), true) => self.create_as(&name, &query.to_string()).await,
         };
-        made.inspect_err(|_| self.lacks(name.to_lowercase().replace('"', "")))
+        if made.is_err() {
+            self.lacks(name.to_lowercase().replace('"', ""));
+            // One without its rows would only answer wrongly.
+            let _ = self.request(&format!("DROP TABLE IF EXISTS {name}")).await;
+        }
+        made
     }
 
     async fn define(&self, name: &str, columns: &str) -> Result<(), Failure> {
@@ -178,7 +183,9 @@ impl AsyncDB for Client {
 
 fn output(result: &Value) -> DBOutput<DefaultColumnType> {
     let (Some(columns), Some(rows)) = (result["schema"].as_array(), result["rows"].as_array()) else {
-        return DBOutput::StatementComplete(result["row_count"].as_u64().unwrap_or_default());
+        // An INSERT of theirs answers a row with the count.
+        let rows = vec![vec![result["row_count"].to_string()]];
+        return DBOutput::Rows { types: vec![DefaultColumnType::Any], rows };
     };
     let own = |name: &Value| !name.as_str().is_some_and(|name| SYSTEM_COLUMNS.contains(&name));
     let places: Vec<usize> = (0..columns.len()).filter(|place| own(&columns[*place]["name"])).collect();

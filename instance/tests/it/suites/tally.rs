@@ -20,6 +20,8 @@ pub enum Class {
     Refused,
     /// Other rows.
     Different,
+    /// The same rows in another order, where the query asks for none.
+    Order,
     /// The same, but for fractions of a microsecond or a time zone, which the protocol does not carry.
     Times,
     /// The same, but for `_seq` and `_deleted`, which `*` shows at a table of ours.
@@ -29,7 +31,7 @@ pub enum Class {
 }
 
 impl Class {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Passed,
         Self::OfDataFusion,
         Self::NoTable,
@@ -37,6 +39,7 @@ impl Class {
         Self::NotAvailable,
         Self::Refused,
         Self::Different,
+        Self::Order,
         Self::Times,
         Self::SystemColumns,
         Self::Accepted,
@@ -50,7 +53,10 @@ impl Class {
             Self::NoType => "refused: a type that the protocol does not have (unsigned, lists, structs, intervals, …)",
             Self::NotAvailable => "refused with NOT_AVAILABLE: not in this version",
             Self::Refused => "refused for another reason",
-            Self::Different => "other rows",
+            Self::Different => {
+                "other rows: a type that tables do not have came back as the nearest one, a limit without ORDER BY, `* REPLACE` with `_updated`"
+            }
+            Self::Order => "the same rows in another order, where the query asks for none",
             Self::Times => "the same but for nanoseconds or a time zone, which the protocol does not carry",
             Self::SystemColumns => "the same but for `_seq` and `_deleted` behind `*`",
             Self::Accepted => "answered where DataFusion's test expects a refusal",
