@@ -4,10 +4,12 @@
 //! * [`server`]: the order of starting and stopping;
 //! * [`http`]: the endpoints of the public protocol;
 //! * [`auth`]: passwords, tokens and who may come in;
+//! * [`host`], [`logging`]: what the process tells SQL of itself, its newest log lines among it;
 //! * [`metrics`]: what is counted, and what `/metrics` shows.
 
 pub mod auth;
 pub mod configuration;
+pub mod host;
 pub mod http;
 pub mod logging;
 pub mod metrics;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use kalamdb_engine::catalog::{CatalogChange, Credentials};
 use kalamdb_engine::{Engine, EngineError};
+use kalamdb_sql::parse::STACK_BYTES;
 use kalamdb_sql::{Database, password};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authority;
 use crate::configuration::Configuration;
+use crate::host::Process;
 use crate::http::{self, Serving, State};
 use crate::metrics;
 
@@ -21,8 +23,9 @@ const VOLUME_PAUSE: Duration = Duration::from_millis(250);
 
 /// Serves on a runtime of its own until SIGTERM or SIGINT.
 pub fn block_on(configuration: Configuration) -> Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start threads")?;
+    // Requests read and judge their statements on these threads.
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.thread_stack_size(STACK_BYTES).enable_all().build().context("failed to start threads")?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let stop = stop_on_signal(shutdown.clone()).context("failed to listen for signals")?;
@@ -42,7 +45,7 @@ pub async fn run(configuration: Configuration, shutdown: CancellationToken) -> R
     let requests = tokio::spawn(http::serve(listener, state.clone(), shutdown.clone()));
     tracing::info!("listening on http://{bound}");
     let engine = tokio::select! {
-        engine = open(&configuration, &state) => Some(engine?),
+        engine = open(&configuration, &state, bound.to_string()) => Some(engine?),
         () = shutdown.cancelled() => None,
     };
     if engine.is_some() {
@@ -63,15 +66,16 @@ pub async fn run(configuration: Configuration, shutdown: CancellationToken) -> R
 }
 
 /// Opens the engine and lets requests through to it.
-async fn open(configuration: &Configuration, state: &State) -> Result<Engine> {
+async fn open(configuration: &Configuration, state: &State, address: String) -> Result<Engine> {
     let engine = open_engine(configuration).await.context("failed to open the database")?;
     let authority = Authority::open(&configuration.auth, &configuration.engine.data_dir, configuration.sql.hash_cost)?;
     set_root_password(configuration, &engine).await?;
     let exporter = state.exporter();
     engine.observe_jobs(Box::new(move |kind, table, took| exporter.record_job_duration(kind, table, took)));
     let observer = Arc::new(metrics::Latencies::new(state.exporter(), engine.clone()));
-    let database =
-        Database::new(engine.clone(), configuration.sql.clone(), observer).context("failed to start the SQL layer")?;
+    let host = Arc::new(Process::new(configuration, address, authority.sessions()));
+    let database = Database::new(engine.clone(), configuration.sql.clone(), observer, host)
+        .context("failed to start the SQL layer")?;
     state.begin_serving(Serving { engine: engine.clone(), database, authority });
     Ok(engine)
 }

@@ -10,6 +10,7 @@ mod images;
 mod interruption;
 mod program;
 mod soak;
+mod suites;
 mod test;
 mod tools;
 mod workspace;
@@ -50,6 +51,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Runs the SQL tests that DataFusion publishes, and prints the share that passes.
+    Suites,
     /// Builds the workspace, and the container images with --images.
     Build {
         /// Builds the images too.
@@ -97,6 +100,7 @@ fn run(command: Command) -> Result<()> {
         Command::Lint => test::lint(&cache),
         Command::Soak(options) => soak::run(&cache, &options),
         Command::Bench { arguments } => bench::run(&cache, arguments),
+        Command::Suites => suites::run(&cache),
         Command::Build { images, registry } => build(&cache, images, registry.as_deref()),
         Command::Cluster { action } => on_cluster(&cache, action),
     }

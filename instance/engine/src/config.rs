@@ -146,6 +146,8 @@ pub struct Limits {
     pub change_log_bytes: u64,
     /// Change log kept.
     pub change_log_age: Duration,
+    /// Entries of the audit log that are kept, of changes and of log-ins each.
+    pub audit_entries: usize,
 }
 
 impl Default for Patience {
@@ -207,6 +209,7 @@ impl Default for Limits {
             row_bytes: 8 << 20,
             change_log_bytes: 64 << 20,
             change_log_age: Duration::from_secs(24 * 3600),
+            audit_entries: 10_000,
         }
     }
 }

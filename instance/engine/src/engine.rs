@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
 use crate::catalog::{self, Catalog, CatalogChange};
-use crate::cold::{self, ColdTier, PinnedCold};
+use crate::cold::{self, ColdSnapshot, ColdTier, PinnedCold};
 use crate::commit::Committer;
 use crate::commit::clock::{Clock, SystemClock};
 use crate::config::EngineConfig;
@@ -241,8 +241,6 @@ impl Engine {
         })
     }
 
-    /// The hot tier, for tests that look at what is stored.
-    #[cfg(test)]
     pub(crate) fn hot(&self) -> &Arc<Hot> {
         &self.inner.hot
     }
@@ -477,6 +475,11 @@ impl Engine {
         self.inner.flusher.store_trouble()
     }
 
+    /// The id of the database, which it keeps when it is recovered.
+    pub fn database_id(&self) -> uuid::Uuid {
+        self.inner.hot.volume().database_id
+    }
+
     /// Sizes of the hot tier and its disk.
     pub fn storage_sizes(&self) -> StorageSizes {
         let disk = self.inner.hot.disk().space().unwrap_or_default();
@@ -562,6 +565,15 @@ impl ReadSnapshot {
         let (hot, table) = (self.hot.clone(), table.clone());
         let read = move || hot.rows_at_stored(&table, &stored);
         tokio::task::spawn_blocking(read).await.expect("reading rows does not panic")
+    }
+
+    /// The cold version of the table that this snapshot reads, for those who show it; none for a table without one.
+    pub async fn cold_version(&self, table: &Arc<Table>) -> Result<Option<Arc<ColdSnapshot>>, EngineError> {
+        let version = self.hot.tier(table.id)?.cold_version;
+        if version < 0 {
+            return Ok(None);
+        }
+        self.cold.at(table, version).await.map(Some)
     }
 
     /// DataFusion's view of the table in this snapshot, with [`Table::sql_schema`]; of a per-user table only that user's rows.

@@ -6,6 +6,7 @@
 //! * [`hot`]: RocksDB, its column families, keys and rows;
 //! * [`evolution`]: how a schema changes while rows and files stay as they are;
 //! * [`catalog`]: namespaces, tables, users, as an immutable value in memory and records on disk;
+//! * [`access`]: the audit log, and what is kept of log-ins;
 //! * [`commit`]: the committer, through which every change passes, one at a time;
 //! * [`cold`]: the object store: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key;
 //! * [`flush`]: the five steps from hot to cold, and their settlement after a crash;
@@ -20,6 +21,7 @@
 #[macro_use]
 mod crash;
 
+pub mod access;
 pub mod catalog;
 pub mod codec;
 pub mod cold;

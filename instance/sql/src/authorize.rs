@@ -39,7 +39,11 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
         | Statement::FlushAll(_)
         | Statement::CompactAll(_)
         | Statement::KillJob(_)
-        | Statement::Show(Show::Stats(_)) => need(identity, Role::Service),
+        | Statement::Show(Show::Manifest) => need(identity, Role::Service),
+        Statement::Show(Show::Stats(name)) => {
+            need(identity, Role::Service)?;
+            check_table(catalog, &names::table_name(name, namespace)?, identity, Access::Read)
+        }
         Statement::DropTable { name, .. } | Statement::FlushTable(name) | Statement::CompactTable(name) => {
             need(identity, Role::Service)?;
             check_table(catalog, &names::table_name(name, namespace)?, identity, Access::Write)
@@ -155,7 +159,7 @@ pub enum Access {
 
 /// Refuses a table that the user may not read or write, and system tables to plain users.
 pub fn check_table(catalog: &Catalog, name: &TableName, identity: &Identity, access: Access) -> Result<(), SqlError> {
-    if name.namespace == SYSTEM && (access == Access::Write || identity.role < Role::Service) {
+    if name.namespace == SYSTEM && (access == Access::Write || identity.role < reader_of(name)) {
         return Err(denied(identity, access, name));
     }
     let Some(table) = catalog.tables.get(name) else { return Ok(()) };
@@ -164,6 +168,11 @@ pub fn check_table(catalog: &Catalog, name: &TableName, identity: &Identity, acc
         Access::Write => may_write(identity.role, table),
     };
     if allowed { Ok(()) } else { Err(denied(identity, access, name)) }
+}
+
+/// Who may read a system table.
+fn reader_of(name: &TableName) -> Role {
+    if relations::DBA_ONLY.contains(&name.name.as_str()) { Role::Dba } else { Role::Service }
 }
 
 fn denied(identity: &Identity, access: Access, name: &TableName) -> SqlError {

@@ -1,13 +1,15 @@
 //! The entry: a request's statements, one after the other, as one user; for those that write, from the snapshot that they read to the
 //! commit, and over again where others were faster.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
+use kalamdb_engine::Engine;
 use kalamdb_engine::catalog::Role;
 use kalamdb_engine::engine::RowWrite;
 use kalamdb_engine::schema::UserId;
-use kalamdb_engine::{Engine, Transaction};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
@@ -21,10 +23,11 @@ use crate::execute::{Outcome, Scope};
 use crate::observe::{self, StatementObserver};
 use crate::parse::{ParsedStatement, Statement, parse_batch};
 use crate::planner::Planner;
-use crate::relations::Relations;
+use crate::relations::{Host, Inspection, Relations};
 use crate::running::{Running, Ticket};
 use crate::stream::{RowStream, Streamed};
-use crate::{ErrorCode, SqlError, authorize, transaction};
+use crate::transaction::{Open, OpenTransactions};
+use crate::{ErrorCode, SqlError, audit, authorize, transaction};
 
 /// Who asks: the user, with the role that it has now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub struct Identity {
     pub user: UserId,
     /// Its role, as the catalog has it.
     pub role: Role,
+    /// Where the request came from, for the audit log.
+    pub address: Option<IpAddr>,
 }
 
 /// One request.
@@ -56,12 +61,19 @@ pub struct Database {
 }
 
 impl Database {
-    /// Over an open engine.
-    pub fn new(engine: Engine, config: SqlConfig, observer: Arc<dyn StatementObserver>) -> Result<Self, SqlError> {
+    /// Over an open engine, within that process.
+    pub fn new(
+        engine: Engine,
+        config: SqlConfig,
+        observer: Arc<dyn StatementObserver>,
+        host: Arc<dyn Host>,
+    ) -> Result<Self, SqlError> {
         let planner = Planner::new(&config.planner, &engine)?;
         let caches = config.cache.shortcuts.then(|| caches(&config, &engine, &planner));
         let running = Running::default();
-        Ok(Self { statements: Arc::new(Statements { engine, planner, config, caches, running }), observer })
+        let inspection = Arc::new(Inspection { host, transactions: OpenTransactions::default() });
+        let statements = Statements { engine, planner, config, caches, running, inspection };
+        Ok(Self { statements: Arc::new(statements), observer })
     }
 
     /// Runs the request's statements in order; each commits by itself unless it stands between BEGIN and COMMIT. The first failure ends
@@ -145,18 +157,17 @@ impl Database {
         identity: &Identity,
     ) -> Result<Vec<Outcome>, SqlError> {
         let mut outcomes = Vec::with_capacity(batch.len());
-        let mut open: Option<Transaction> = None;
+        let mut open: Option<Open> = None;
         for (at, parsed) in batch.iter().enumerate() {
             let begun = Instant::now();
             let about = observe::subject(&parsed.statement, &namespace);
             let result = match &parsed.statement {
                 // Not stopped half-way: nobody would know how a commit that is under way has ended.
                 statement @ (Statement::Begin | Statement::Commit | Statement::Rollback) => {
-                    let limits = self.statements.config.transaction;
-                    transaction::run(statement, &mut open, &self.statements.engine, limits).await
+                    transaction::run(statement, &mut open, || self.statements.begin(identity)).await
                 }
                 statement => {
-                    let transaction = open.as_ref();
+                    let transaction = open.as_ref().map(|open| &open.transaction);
                     let ticket = self.statements.running.begin(shown_text(parsed), &namespace, identity);
                     let (text, namespace) = (&parsed.text, &namespace);
                     let scope =
@@ -165,7 +176,9 @@ impl Database {
                 }
             };
             self.observer.statement_ended(about.0, about.1.as_ref(), begun.elapsed());
-            let outcome = result.map_err(|error| error.in_statement(at + 1, &parsed.text))?;
+            let in_statement = |error: SqlError| error.in_statement(at + 1, &parsed.text);
+            let outcome = result.map_err(in_statement)?;
+            self.statements.audit(&parsed, &namespace, identity).await.map_err(in_statement)?;
             if let Statement::Use(name) = &parsed.statement {
                 namespace = names::fold(name);
             }
@@ -264,6 +277,7 @@ pub struct Statements {
     /// None where no shortcut may be taken.
     pub(crate) caches: Option<Arc<Caches>>,
     pub(crate) running: Running,
+    pub(crate) inspection: Arc<Inspection>,
 }
 
 impl Statements {
@@ -277,7 +291,7 @@ impl Statements {
             Statement::Insert(insert) => self.write(Write::Insert(insert), scope).await,
             Statement::Update(update) => self.write(Write::Update(update), scope).await,
             Statement::Delete(delete) => self.write(Write::Delete(delete), scope).await,
-            Statement::Show(what) => self.show(what, scope),
+            Statement::Show(what) => self.show(what, scope).await,
             Statement::KillQuery(id) => {
                 self.running.kill(id, scope.identity)?;
                 Ok(Outcome::done(format!("Query {id} is being stopped")))
@@ -297,6 +311,19 @@ impl Statements {
             | Statement::DropStorage { .. }
             | Statement::CheckStorage { .. } => self.storage_statement(statement).await,
             definition => self.define(definition, scope).await,
+        }
+    }
+
+    fn begin(&self, identity: &Identity) -> Open {
+        let transaction = self.engine.begin(self.config.transaction);
+        self.inspection.transactions.open(transaction, &identity.user, Utc::now().timestamp_millis())
+    }
+
+    /// Tells the audit log of a change, before the client is told.
+    async fn audit(&self, parsed: &ParsedStatement, namespace: &str, identity: &Identity) -> Result<(), SqlError> {
+        match audit::change(parsed, namespace, identity, Utc::now().timestamp_millis()) {
+            Some(change) => self.engine.record_access(vec![change]).await.map_err(|error| audit::unrecorded(&error)),
+            None => Ok(()),
         }
     }
 
@@ -368,6 +395,7 @@ impl Statements {
             engine: self.engine.clone(),
             caches: self.caches.clone(),
             running: self.running.clone(),
+            inspection: self.inspection.clone(),
             has_rows: true,
         }
     }

@@ -13,6 +13,7 @@
 //! [`relations`] shows tables, `system` and `information_schema` to DataFusion, of one snapshot and for one user; [`reply`] turns
 //! results into the cells of the public protocol.
 
+pub mod audit;
 pub mod authorize;
 pub mod bind;
 pub mod cache;
@@ -30,6 +31,7 @@ pub mod parse;
 pub mod password;
 pub mod planner;
 pub mod prepared;
+pub mod quantified;
 pub mod relations;
 pub mod reply;
 pub mod route;
@@ -43,4 +45,4 @@ pub use config::SqlConfig;
 pub use database::{Database, Identity, Request};
 pub use error::{ErrorCode, SqlError};
 pub use observe::{StatementKind, StatementObserver};
-pub use relations::is_view;
+pub use relations::{Host, is_view};

@@ -19,8 +19,9 @@ use crate::bind::literal::Parameters;
 use crate::bind::names::{CATALOG, DEFAULT_NAMESPACE};
 use crate::bind::sql_type::ColumnTypes;
 use crate::memory::{QueryMemory, TotalMemory};
+use crate::parse::STACK_BYTES;
 use crate::relations::Relations;
-use crate::{ErrorCode, SqlError, functions};
+use crate::{ErrorCode, SqlError, functions, quantified};
 
 /// How many of the greediest operators an error names when memory runs out.
 const NAMED_CONSUMERS: usize = 3;
@@ -87,7 +88,8 @@ impl Planner {
         datafusion_functions_json::register_all(&mut state)?;
         let context = SessionContext::new_with_state(state);
         functions::generators(engine).into_iter().for_each(|function| context.register_udf(function));
-        let workers = Builder::new_multi_thread().thread_name("sql").enable_all().build();
+        let workers =
+            Builder::new_multi_thread().thread_name("sql").thread_stack_size(STACK_BYTES).enable_all().build();
         let failed = |error| SqlError::new(ErrorCode::Internal, format!("failed to start the query threads: {error}"));
         let memory = TotalMemory::new(config.memory_bytes);
         Ok(Self { context, memory, query_memory: config.query_memory_bytes, workers: Some(workers.map_err(failed)?) })
@@ -163,9 +165,10 @@ pub async fn plan(
 /// The same before its parameters are bound; each of its placeholders has one.
 pub async fn plan_with_placeholders(
     session: &SessionState,
-    statement: ast::Statement,
+    mut statement: ast::Statement,
     parameters: &Parameters,
 ) -> Result<LogicalPlan, SqlError> {
+    quantified::qualify(&mut statement);
     let statement = DataFusionStatement::Statement(Box::new(statement));
     check_relations(session, &statement)?;
     let plan = session.statement_to_plan(statement).await?;

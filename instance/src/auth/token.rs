@@ -9,6 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, deco
 use kalamdb_engine::catalog::User;
 use kalamdb_sql::functions::role_name;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// `iss` of our tokens.
 const ISSUER: &str = "kalamdb";
@@ -44,12 +45,16 @@ pub struct Claims {
     /// What it is good for.
     pub token_type: TokenKind,
     /// Makes each token another.
+    #[serde(default)]
     pub jti: String,
+    /// The log-in that it belongs to. Tokens that others made with the same secret have none, and can't be revoked one by one.
+    #[serde(default)]
+    pub sid: Option<Uuid>,
 }
 
 impl Claims {
     /// For that user.
-    pub fn of(user: &User, kind: TokenKind, now: i64, expires: i64) -> Self {
+    pub fn of(user: &User, kind: TokenKind, session: Uuid, now: i64, expires: i64) -> Self {
         Self {
             sub: user.id.to_string(),
             iss: ISSUER.into(),
@@ -58,7 +63,8 @@ impl Claims {
             email: user.email.clone(),
             role: role_name(user.role).into(),
             token_type: kind,
-            jti: uuid::Uuid::new_v4().to_string(),
+            jti: Uuid::new_v4().to_string(),
+            sid: Some(session),
         }
     }
 }
@@ -153,6 +159,7 @@ mod tests {
             role: "user".into(),
             token_type: TokenKind::Access,
             jti: "1".into(),
+            sid: None,
         }
     }
 

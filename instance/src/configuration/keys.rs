@@ -65,7 +65,7 @@ const fn key(section: &'static str, name: &'static str, default: &'static str, a
 }
 
 /// Every key, in the order of the reference.
-pub const KEYS: [Key; 75] = [
+pub const KEYS: [Key; 84] = [
     key("server", "host", "127.0.0.1", "The address to listen on."),
     key("server", "port", "8080", "The port to listen on; 0 takes a free one."),
     key("server", "body_bytes", "16777216", "Largest request body, in bytes; a larger one is answered with 413."),
@@ -203,6 +203,12 @@ pub const KEYS: [Key; 75] = [
     key("limits", "memtable_bytes", "134217728", "RocksDB's memtables in all, in bytes."),
     key("limits", "change_log_bytes", "67108864", "Change log that is kept of each table, in bytes."),
     key("limits", "change_log_seconds", "86400", "How long changes are kept in the change log, in seconds."),
+    key(
+        "limits",
+        "audit_entries",
+        "10000",
+        "Entries that are kept of the audit log, of changes and of log-ins each; the oldest go.",
+    ),
     key("limits", "row_bytes", "8388608", "Largest row, in bytes."),
     key("limits", "commit_queue", "1024", "Writes that may wait for the committer."),
     key("limits", "commit_queue_bytes", "67108864", "Bytes of rows that may wait for the committer."),
@@ -260,6 +266,14 @@ pub const KEYS: [Key; 75] = [
     key("cache", "plans", "1000", "Plans in the plan cache."),
     key("auth", "token_seconds", "3600", "How long an access token is good, in seconds."),
     key("auth", "refresh_seconds", "604800", "How long a refresh token is good, in seconds."),
+    key("auth", "lock_attempts", "10", "Wrong passwords in a row that lock a user."),
+    key("auth", "lock_seconds", "60", "How long a user stays locked, in seconds; `ALTER USER` lets it in before."),
+    key(
+        "auth",
+        "oidc_issuers",
+        "",
+        "Issuers whose RS256 and ES256 tokens count, as a JSON array, or the path of a file that holds one: objects with `issuer`, `audience`, `user_claim` (`sub` where it is left out), and `jwks` or `jwks_file`. Keys are never fetched.",
+    ),
     key("auth", "hash_memory_kib", "19456", "Memory of one Argon2id hash, in KiB."),
     key("auth", "hash_iterations", "2", "Passes of one Argon2id hash."),
     key(
@@ -276,4 +290,5 @@ pub const KEYS: [Key; 75] = [
     ),
     key("log", "filter", "info", "What is logged, such as `info` or `warn,kalamdb_engine=debug`."),
     key("log", "format", "text", "`text` or `json`."),
+    key("log", "kept_lines", "1000", "Newest lines of the log that `system.server_logs` shows."),
 ];

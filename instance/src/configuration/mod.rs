@@ -15,7 +15,9 @@ use anyhow::{Context, Result, bail};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, Command};
 use kalamdb_engine::EngineConfig;
+use kalamdb_engine::access::LockPolicy;
 use kalamdb_sql::SqlConfig;
+use kalamdb_sql::relations::Setting;
 
 pub use keys::{KEYS, Key, SECRETS, Secret};
 pub use reference::reference;
@@ -43,6 +45,8 @@ pub struct Configuration {
     pub label_values: usize,
     /// `[log]`.
     pub log: LogConfig,
+    /// Every key with what holds, for `system.settings`. Secrets have no key.
+    pub settings: Vec<Setting>,
 }
 
 /// `[server]`.
@@ -71,6 +75,10 @@ pub struct AuthConfig {
     pub refresh: Duration,
     /// Authentication requests a second and address.
     pub requests_per_second: u32,
+    /// When wrong passwords lock a user.
+    pub lock: LockPolicy,
+    /// Issuers whose tokens count: a JSON array, or the path of a file that holds one.
+    pub oidc_issuers: String,
     /// `KALAMDB_ROOT_PASSWORD`.
     pub root_password: Option<String>,
     /// `KALAMDB_JWT_SECRET`.
@@ -93,6 +101,8 @@ pub struct LogConfig {
     pub filter: String,
     /// How it looks.
     pub format: LogFormat,
+    /// Lines that stay in memory.
+    pub kept_lines: usize,
 }
 
 /// How a log line looks.

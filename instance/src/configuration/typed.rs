@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail, ensure};
 use kalamdb_engine::EngineConfig;
 use kalamdb_engine::TransactionLimits;
+use kalamdb_engine::access::LockPolicy;
 use kalamdb_engine::config::{
     CompactionConfig, Durability, FlushConfig, LONGEST_RETENTION, Limits, ObjectStoreConfig, Patience, VacuumConfig,
 };
@@ -18,8 +19,9 @@ use kalamdb_sql::config::DropNamespace;
 use kalamdb_sql::load::LoadConfig;
 use kalamdb_sql::password::HashCost;
 use kalamdb_sql::planner::PlannerConfig;
+use kalamdb_sql::relations::Setting;
 
-use super::{AuthConfig, Configuration, LogConfig, LogFormat, ServerConfig};
+use super::{AuthConfig, Configuration, KEYS, Key, LogConfig, LogFormat, ServerConfig};
 
 /// The shortest secret that tokens are signed with, in bytes: as long as HS256's hash.
 const SHORTEST_JWT_SECRET: usize = 32;
@@ -69,12 +71,22 @@ pub(super) fn configuration(
             data_dir: data_dir.clone(),
         },
         sql: sql(&values, &data_dir)?,
+        settings: settings(&values),
         label_values: values.number::<u32>("metrics.label_values")? as usize,
         log: LogConfig {
             filter: values.text("log.filter").to_owned(),
             format: values.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])?,
+            kept_lines: values.number::<u32>("log.kept_lines")? as usize,
         },
     })
+}
+
+fn settings(values: &Values<'_>) -> Vec<Setting> {
+    let setting = |key: &Key| {
+        let name = key.dotted();
+        Setting { value: values.text(&name).to_owned(), name, description: key.about.to_owned() }
+    };
+    KEYS.iter().map(setting).collect()
 }
 
 fn server(values: &Values<'_>) -> Result<ServerConfig> {
@@ -102,6 +114,11 @@ fn auth(values: &Values<'_>, secret: &impl Fn(&str) -> Option<String>) -> Result
         token: values.seconds("auth.token_seconds")?,
         refresh: values.seconds("auth.refresh_seconds")?,
         requests_per_second: values.number("auth.requests_per_second")?,
+        lock: LockPolicy {
+            attempts: values.number("auth.lock_attempts")?,
+            lock_ms: i64::from(values.number::<u32>("auth.lock_seconds")?) * 1000,
+        },
+        oidc_issuers: values.text("auth.oidc_issuers").to_owned(),
         root_password: secret("KALAMDB_ROOT_PASSWORD"),
         jwt_secret,
         scheduler_token: secret("KALAMDB_SCHEDULER_TOKEN"),
@@ -190,6 +207,7 @@ fn limits(values: &Values<'_>) -> Result<Limits> {
         memtable_bytes: values.number::<u64>("limits.memtable_bytes")? as usize,
         change_log_bytes: values.number("limits.change_log_bytes")?,
         change_log_age: values.seconds("limits.change_log_seconds")?,
+        audit_entries: values.number::<u32>("limits.audit_entries")? as usize,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Logging in and out, and the first-run setup.
 
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Bytes;
@@ -10,16 +10,20 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::DateTime;
+use kalamdb_engine::EngineError;
+use kalamdb_engine::access::{AccessChange, AuditEntry, AuditKind};
 use kalamdb_engine::catalog::{CatalogChange, Credentials, Role, User};
 use kalamdb_engine::schema::UserId;
 use kalamdb_sql::functions::role_name;
 use kalamdb_sql::password;
+use kalamdb_sql::relations::Session;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{Serving, reply};
-use crate::auth::{TokenKind, needs_setup, root};
+use crate::auth::{Presented, TokenError, TokenKind, needs_setup, root};
 
 /// The cookie of the access token.
 pub const ACCESS_COOKIE: &str = "kalamdb_auth";
@@ -106,13 +110,85 @@ pub async fn login(
         return reply::failure(StatusCode::PRECONDITION_REQUIRED, "setup_required", text);
     }
     let user = catalog.users.get(&UserId::from(request.user.as_str()));
-    if !serving.authority.verify(user.map(AsRef::as_ref), request.password).await {
-        return unauthorized();
-    }
-    match user {
-        Some(user) => logged_in(serving, user),
+    let now = now_ms();
+    let is_locked = user.is_some_and(|user| serving.engine.user_access(&user.id).is_locked(now));
+    let let_in = user.filter(|_| !is_locked);
+    let is_right = serving.authority.verify(let_in.map(AsRef::as_ref), request.password).await;
+    let right = let_in.filter(|_| is_right);
+    let known = user.map(|user| user.id.clone());
+    let attempt = Attempt { tried: &request.user, user: known, is_locked, from: from.ip(), at: now };
+    serving.record(attempt.changes(right.is_some(), serving)).await;
+    match right {
+        Some(user) => logged_in(serving, user, Uuid::now_v7(), from.ip()),
         None => unauthorized(),
     }
+}
+
+/// Somebody who tries to log in.
+struct Attempt<'a> {
+    tried: &'a str,
+    /// The user of that name.
+    user: Option<UserId>,
+    is_locked: bool,
+    from: IpAddr,
+    /// Milliseconds since the Unix epoch.
+    at: i64,
+}
+
+impl Attempt<'_> {
+    /// What to keep of it.
+    fn changes(&self, is_right: bool, serving: &Serving) -> Vec<AccessChange> {
+        let (user, at) = (self.user.clone(), self.at);
+        let (action, reason) = match (is_right, &user) {
+            (true, _) => ("LOGIN", "right password"),
+            (false, None) => ("LOGIN FAILED", "unknown user"),
+            (false, Some(_)) if self.is_locked => ("LOGIN FAILED", "locked after wrong passwords"),
+            (false, Some(_)) => ("LOGIN FAILED", "wrong password"),
+        };
+        let policy = serving.authority.lock_policy();
+        let counted = user.filter(|_| !self.is_locked).map(|user| match is_right {
+            true => AccessChange::LoggedIn { user, at },
+            false => AccessChange::Failed { user, at, policy },
+        });
+        let details = json!({"reason": reason});
+        counted.into_iter().chain([audited(AuditKind::Login, action, self.tried, &details, self.from)]).collect()
+    }
+}
+
+/// An entry of the audit log about a user, by that user.
+fn audited(kind: AuditKind, action: &str, user: &str, details: &Value, from: IpAddr) -> AccessChange {
+    let entry = AuditEntry {
+        at: now_ms(),
+        actor: user.to_owned(),
+        action: action.into(),
+        target: user.to_owned(),
+        details: details.to_string(),
+        address: Some(from.to_canonical().to_string()),
+    };
+    AccessChange::Audited { kind, entry }
+}
+
+impl Serving {
+    /// Keeps what there is to keep of a log-in. It goes on where that fails, as on a full disk: reading must stay possible then.
+    async fn record(&self, changes: Vec<AccessChange>) {
+        if let Err(error) = self.engine.record_access(changes).await {
+            tracing::warn!(%error, "failed to record a log-in");
+        }
+    }
+
+    /// Who shows that token, and notes that the log-in was seen.
+    pub(super) fn identify(&self, token: &str, kind: TokenKind, from: IpAddr) -> Result<Presented, TokenError> {
+        let mut presented = self.authority.identify(token, kind, &self.engine)?;
+        presented.identity.address = Some(from.to_canonical());
+        if let Some(session) = &presented.session {
+            self.authority.sessions().seen(session, Some(from));
+        }
+        Ok(presented)
+    }
+}
+
+fn now_ms() -> i64 {
+    chrono::Utc::now().timestamp_millis()
 }
 
 /// `POST /v1/api/auth/refresh`.
@@ -127,23 +203,34 @@ pub async fn refresh(
     };
     let catalog = serving.engine.catalog();
     let token = presented(&headers, REFRESH_COOKIE).unwrap_or_default();
-    match serving.authority.identify(token, TokenKind::Refresh, &catalog) {
-        Ok(identity) => match catalog.users.get(&identity.user) {
-            Some(user) => logged_in(serving, user),
+    match serving.identify(token, TokenKind::Refresh, from.ip()) {
+        Ok(Presented { identity, session }) => match catalog.users.get(&identity.user) {
+            Some(user) => logged_in(serving, user, session.map_or_else(Uuid::now_v7, |session| session.id), from.ip()),
             None => unauthorized(),
         },
         Err(error) => reply::failure(StatusCode::UNAUTHORIZED, "unauthorized", error.to_string()),
     }
 }
 
-fn logged_in(serving: &Serving, user: &User) -> Response {
-    let tokens = match serving.authority.issue(user) {
+fn logged_in(serving: &Serving, user: &User, session: Uuid, from: IpAddr) -> Response {
+    let tokens = match serving.authority.issue(user, session) {
         Ok(tokens) => tokens,
         Err(error) => {
             tracing::error!("{error:#}");
             return reply::failure(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "no token could be issued");
         }
     };
+    let now = now_ms();
+    let session = Session {
+        id: session,
+        user: user.id.clone(),
+        role: user.role,
+        address: None,
+        created_at: now,
+        last_seen_at: now,
+        expires_at: tokens.refresh_expires.saturating_mul(1000),
+    };
+    serving.authority.sessions().seen(&session, Some(from));
     let body = json!({
         "user": shown(user),
         "admin_ui_access": user.role >= Role::Dba,
@@ -180,21 +267,48 @@ fn rfc3339(ms: i64) -> Option<String> {
     DateTime::from_timestamp_millis(ms).map(|moment| moment.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }
 
-/// `POST /v1/api/auth/logout`: the cookies go. Tokens end by themselves, or when the user's password changes.
-pub async fn logout() -> Response {
+/// `POST /v1/api/auth/logout`: the cookies go, and no token of the log-in is good any more. Without a good token there is nothing to end.
+pub async fn logout(
+    State(state): State<super::State>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(serving) = state.serving() else { return reply::starting() };
+    let shown = [(ACCESS_COOKIE, TokenKind::Access), (REFRESH_COOKIE, TokenKind::Refresh)];
+    let shown = shown.map(|(cookie, kind)| serving.identify(presented(&headers, cookie)?, kind, from.ip()).ok());
+    for presented in shown.into_iter().flatten() {
+        if let Err(error) = end_session(serving, presented, state.shared.refresh).await {
+            return reply::failure(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error.to_string());
+        }
+    }
     let mut response = Json(json!({"message": "Logged out"})).into_response();
     set_cookie(&mut response, ACCESS_COOKIE, "");
     set_cookie(&mut response, REFRESH_COOKIE, "");
     response
 }
 
+async fn end_session(serving: &Serving, shown: Presented, refresh: Duration) -> Result<(), EngineError> {
+    let Some(session) = shown.session else { return Ok(()) };
+    let at = now_ms();
+    // Whatever token of the log-in lives longest was issued before this moment.
+    let until = at.saturating_add(i64::try_from(refresh.as_millis()).unwrap_or(i64::MAX));
+    let user = shown.identity.user;
+    serving.engine.record_access(vec![AccessChange::Revoked { user, session: session.id, until, at }]).await?;
+    serving.authority.sessions().ended(session.id);
+    Ok(())
+}
+
 /// `GET /v1/api/auth/me`.
-pub async fn me(State(state): State<super::State>, headers: HeaderMap) -> Response {
+pub async fn me(
+    State(state): State<super::State>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
     let Some(serving) = state.serving() else { return reply::starting() };
     let catalog = serving.engine.catalog();
     let token = presented(&headers, ACCESS_COOKIE).unwrap_or_default();
-    match serving.authority.identify(token, TokenKind::Access, &catalog) {
-        Ok(identity) => match catalog.users.get(&identity.user) {
+    match serving.identify(token, TokenKind::Access, from.ip()) {
+        Ok(Presented { identity, .. }) => match catalog.users.get(&identity.user) {
             Some(user) => Json(json!({"user": shown(user), "admin_ui_access": user.role >= Role::Dba})).into_response(),
             None => unauthorized(),
         },
@@ -224,11 +338,17 @@ pub async fn setup(
         Ok(admitted) => admitted,
         Err(response) => return response,
     };
+    // One at a time: of two that come together the second finds it done.
+    let _turn = state.shared.setup.lock().await;
     if !needs_setup(&serving.engine.catalog()) {
         return reply::failure(StatusCode::CONFLICT, "already_set_up", "the database has been set up before");
     }
     match set_up(&state, serving, request).await {
-        Ok(user) => Json(json!({"user": shown(&user), "message": "Setup complete; log in"})).into_response(),
+        Ok(user) => {
+            let details = json!({"role": role_name(user.role)});
+            serving.record(vec![audited(AuditKind::Change, "SETUP", user.id.as_str(), &details, from.ip())]).await;
+            Json(json!({"user": shown(&user), "message": "Setup complete; log in"})).into_response()
+        }
         Err(response) => response,
     }
 }

@@ -1,9 +1,12 @@
 //! Health, readiness and metrics: open to all callers.
 
+use std::sync::OnceLock;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, SecondsFormat, Utc};
 use kalamdb_engine::engine::Readiness;
 use serde_json::{Value, json};
 
@@ -15,8 +18,20 @@ pub async fn health() -> Json<Value> {
         "status": "healthy",
         "version": env!("CARGO_PKG_VERSION"),
         "api_version": "v1",
-        "build_date": option_env!("KALAMDB_BUILD_DATE").unwrap_or("unknown"),
+        "build_date": build_date(),
     }))
+}
+
+/// When the program was built: what the build said, else when its file was written.
+fn build_date() -> &'static str {
+    static DATE: OnceLock<String> = OnceLock::new();
+    let written = || std::env::current_exe().and_then(std::fs::metadata).and_then(|file| file.modified());
+    let date = || match (option_env!("KALAMDB_BUILD_DATE"), written()) {
+        (Some(date), _) => date.to_owned(),
+        (None, Ok(moment)) => DateTime::<Utc>::from(moment).to_rfc3339_opts(SecondsFormat::Secs, true),
+        (None, Err(_)) => "unknown".to_owned(),
+    };
+    DATE.get_or_init(date)
 }
 
 /// `/healthz`: the process answers.

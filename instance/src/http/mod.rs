@@ -15,6 +15,7 @@ mod sql;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -56,6 +57,9 @@ struct Shared {
     /// Turns of requests that run SQL or load rows.
     statements: Arc<Semaphore>,
     rate: RateLimit,
+    /// How long a refresh token is good.
+    refresh: Duration,
+    setup: tokio::sync::Mutex<()>,
 }
 
 impl State {
@@ -69,6 +73,8 @@ impl State {
             scheduler_token: configuration.auth.scheduler_token.clone(),
             statements: Arc::new(Semaphore::new(configuration.server.concurrent_statements)),
             rate: RateLimit::new(configuration.auth.requests_per_second),
+            refresh: configuration.auth.refresh,
+            setup: tokio::sync::Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }

@@ -1,11 +1,12 @@
 //! `POST /v1/api/sql`.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use kalamdb_api::sql::SqlRequest;
@@ -17,6 +18,7 @@ use crate::auth::{TokenError, TokenKind};
 /// Authenticates, runs the statements, and writes their results.
 pub async fn execute(
     State(state): State<super::State>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -29,7 +31,7 @@ pub async fn execute(
     if let Err(error) = serving.engine.check_history() {
         return reply::sql_failure(StatusCode::SERVICE_UNAVAILABLE, begun, "UNAVAILABLE", error.to_string(), None);
     }
-    let identity = match identify(serving, &headers) {
+    let identity = match identify(serving, &headers, from.ip()) {
         Ok(identity) => identity,
         Err((code, text)) => return reply::sql_failure(StatusCode::UNAUTHORIZED, begun, code, text.into(), None),
     };
@@ -63,14 +65,19 @@ pub async fn execute(
 }
 
 /// Who asks, or the code and the text of the refusal.
-pub(super) fn identify(serving: &Serving, headers: &HeaderMap) -> Result<Identity, (&'static str, &'static str)> {
+pub(super) fn identify(
+    serving: &Serving,
+    headers: &HeaderMap,
+    from: IpAddr,
+) -> Result<Identity, (&'static str, &'static str)> {
     let Some(token) = auth::presented(headers, auth::ACCESS_COOKIE) else {
         return Err(("MISSING_AUTHORIZATION", "this endpoint needs 'Authorization: Bearer <access token>'"));
     };
-    serving.authority.identify(token, TokenKind::Access, &serving.engine.catalog()).map_err(|error| match error {
-        TokenError::Expired => ("TOKEN_EXPIRED", "Token expired"),
-        TokenError::Invalid => ("INVALID_CREDENTIALS", "Invalid credentials"),
-    })
+    match serving.identify(token, TokenKind::Access, from) {
+        Ok(presented) => Ok(presented.identity),
+        Err(TokenError::Expired) => Err(("TOKEN_EXPIRED", "Token expired")),
+        Err(TokenError::Invalid) => Err(("INVALID_CREDENTIALS", "Invalid credentials")),
+    }
 }
 
 /// The WebSocket of this instance, by the name that the client knows it under.

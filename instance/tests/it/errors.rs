@@ -1,49 +1,9 @@
-//! Bad input: status, code, a message that names the thing, and nothing written.
+//! Bad requests, and bounds of statements. What is wrong with a statement itself is tested in `tests/slt`.
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::server::{Folder, Server};
-
-#[tokio::test]
-async fn bad_statements_say_what_is_wrong_and_write_nothing() -> Result<()> {
-    let server = Server::start().await?;
-    server.sql("CREATE TABLE t (id INT PRIMARY KEY, v TEXT NOT NULL, j JSON)").await?;
-    server.sql("INSERT INTO t VALUES (1, 'one', NULL)").await?;
-    let cases = [
-        ("SELEC 1", 400, "INVALID_SQL", "SELEC"),
-        ("SELECT * FROM", 400, "INVALID_SQL", "Expected"),
-        ("SELECT * FROM missing", 400, "NOT_FOUND", "default.missing"),
-        ("SELECT 1 FROM t JOIN nowhere.t AS u ON t.id = u.id", 400, "NOT_FOUND", "nowhere.t"),
-        ("SELECT nope FROM t", 400, "INVALID_SQL", "nope"),
-        ("INSERT INTO missing VALUES (1)", 400, "NOT_FOUND", "default.missing"),
-        ("INSERT INTO t (id, nope) VALUES (2, 'x')", 400, "NOT_FOUND", "default.t.nope"),
-        ("INSERT INTO t (id, _seq) VALUES (2, 1)", 400, "INVALID_VALUE", "_seq"),
-        ("INSERT INTO t VALUES ('abc', 'x', NULL)", 400, "INVALID_VALUE", "column 'id' of type INT"),
-        ("INSERT INTO t VALUES (2, NULL, NULL)", 400, "NOT_NULL_VIOLATION", "column 'v' of table 'default.t'"),
-        ("INSERT INTO t (id) VALUES (2)", 400, "NOT_NULL_VIOLATION", "'v'"),
-        ("INSERT INTO t VALUES (2, 'x', '{')", 400, "INVALID_VALUE", "not JSON"),
-        ("INSERT INTO t VALUES (2, 'x', NULL), (1, 'y', NULL)", 400, "DUPLICATE_KEY", "key (1)"),
-        ("INSERT INTO t VALUES (2, 'x', NULL), (2, 'y', NULL)", 400, "DUPLICATE_KEY", "key (2)"),
-        ("INSERT INTO t VALUES (2, 'x')", 400, "INVALID_SQL", "row 1 has 2 value(s)"),
-        ("UPDATE t SET v = NULL", 400, "NOT_NULL_VIOLATION", "'v'"),
-        ("CREATE TABLE t (id INT PRIMARY KEY)", 400, "ALREADY_EXISTS", "default.t"),
-        ("CREATE TABLE nowhere.t (id INT PRIMARY KEY)", 400, "NOT_FOUND", "namespace 'nowhere'"),
-        ("CREATE NAMESPACE system", 400, "INVALID_VALUE", "reserved"),
-        ("DROP TABLE missing", 400, "NOT_FOUND", "default.missing"),
-        ("ALTER TABLE t ADD COLUMN v INT", 400, "ALREADY_EXISTS", "column 'default.t.v'"),
-        ("INSERT INTO t VALUES (5, 'x', NULL); SELEC 1", 400, "INVALID_SQL", "Statement 2 failed"),
-        ("COPY t TO '/tmp/x'", 400, "NOT_AVAILABLE", "COPY"),
-        ("", 400, "INVALID_SQL", "no statement"),
-    ];
-    for (sql, status, code, part) in cases {
-        let answer = server.try_sql(sql).await?;
-        answer.assert_refused(sql, status, code, part);
-        assert_eq!((&answer.body["status"], &answer.body["results"]), (&json!("error"), &json!([])));
-    }
-    assert_eq!(server.rows("SELECT id, v FROM t").await?, json!([[1, "one"]]));
-    Ok(())
-}
 
 #[tokio::test]
 async fn bad_requests_are_refused_before_a_statement_runs() -> Result<()> {

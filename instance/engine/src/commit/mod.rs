@@ -7,10 +7,11 @@
 //! * [`clock`]: where `_seq` and `_updated` come from;
 //! * [`judge`]: whether what a write read still holds; pure;
 //! * `queue`: the way in, and the thread; `group`: the batch of all rows that wait;
-//! * `writer`, `tiers`, `compaction`, [`recovery`]: commits that go alone;
+//! * `writer`, `tiers`, `compaction`, `access`, [`recovery`]: commits that go alone;
 //! * `trim`, `expiry`: `background` threads that let the oldest changes, and expired rows of stream tables, go;
 //! * [`unflushed`], [`retention`], `rebuild`: what is known in memory of rows to flush and of the change log.
 
+mod access;
 mod background;
 pub mod clock;
 mod compaction;
@@ -38,6 +39,7 @@ use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
 use crate::EngineError;
+use crate::access::Access;
 use crate::catalog::{self, Catalog, CatalogChange};
 use crate::config::EngineConfig;
 use crate::engine::{Place, Unflushed};
@@ -79,6 +81,7 @@ pub(crate) struct Shared {
     committed: AtomicI64,
     /// Who is told that the catalog has changed.
     pub(crate) observing: Observing,
+    pub(crate) access: Mutex<Access>,
 }
 
 impl Shared {
@@ -119,10 +122,11 @@ impl Committer {
             changes: Mutex::new(rebuilt.changes),
             committed: AtomicI64::new(hot.high_water().seq.0),
             observing: Observing::default(),
+            access: Mutex::new(crate::access::load(&hot)?),
             hot,
         });
         let (queue, messages) = mpsc::channel(config.limits.commit_queue);
-        let writer = Writer::new(shared.clone(), rebuilt.tables, config.durability).spawn(messages)?;
+        let writer = Writer::new(shared.clone(), rebuilt.tables, config).spawn(messages)?;
         let waiting_units = u32::try_from(config.limits.commit_queue_bytes / QUEUE_UNIT).unwrap_or(u32::MAX).max(1);
         let committer = Self {
             queue,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::EngineError;
+use crate::access::AccessChange;
 use crate::catalog::CatalogChange;
 use crate::commit::recovery::Recovered;
 use crate::engine::{LookUp, Place, RowWrite};
@@ -114,6 +115,8 @@ pub enum CommitRecord {
         /// What goes: buckets in which nothing may be seen any more.
         range: KeyRange,
     },
+    /// Who came in, and who did what.
+    Access(Vec<AccessChange>),
 }
 
 /// A range of stored keys: from inclusive, to exclusive.

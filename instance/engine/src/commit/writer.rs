@@ -10,7 +10,7 @@ use crate::catalog::{self, CatalogChange, Effect};
 use crate::commit::Shared;
 use crate::commit::queue::{Outcome, Request};
 use crate::commit::record::{CommitRecord, KeyRange};
-use crate::config::Durability;
+use crate::config::{Durability, EngineConfig};
 use crate::hot::dropped::DroppedTable;
 use crate::hot::store::Family;
 use crate::hot::stream::Buckets;
@@ -56,12 +56,15 @@ pub(super) struct Writer {
     /// The last sequence of a commit.
     pub(super) last_seq: Seq,
     pub(super) sync: bool,
+    /// Entries of the audit log that are kept of each kind.
+    pub(super) audit_entries: usize,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, tables: Tables, durability: Durability) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, tables: Tables, config: &EngineConfig) -> Self {
         let last_seq = shared.hot.high_water().seq;
-        Self { shared, tables, last_seq, sync: durability == Durability::Sync }
+        let sync = config.durability == Durability::Sync;
+        Self { shared, tables, last_seq, sync, audit_entries: config.limits.audit_entries }
     }
 
     pub(super) fn commit_alone(&mut self, request: Request) {
@@ -81,6 +84,7 @@ impl Writer {
             CommitRecord::Recover(recovered) => self.recover(*recovered),
             CommitRecord::RecoverTable { table, tier, high_water } => self.recover_table(table, tier, high_water),
             CommitRecord::DropExpired { table, range } => self.drop_expired(table, &range),
+            CommitRecord::Access(changes) => self.change_access(changes),
         };
         crash_point!("commit.alone_done");
         let _ = request.reply.send(outcome);
@@ -96,6 +100,7 @@ impl Writer {
         let mut batch = WriteBatch::default();
         catalog::stage(&self.shared.hot, &mut batch, &applied.catalog, &applied.effects);
         self.stage_dropped(&mut batch, &applied.effects);
+        self.stage_access_of(&mut batch, &applied.effects);
         crash_point!("catalog.staged");
         self.write(batch, self.sync);
         crash_point!("catalog.written");

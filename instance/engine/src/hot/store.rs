@@ -43,6 +43,8 @@ pub enum Family {
     SystemFlushJobs,
     /// Users by id.
     SystemUsers,
+    /// The audit log by kind and number.
+    SystemAuditLog,
     /// The change log.
     Changes,
     /// Masks by table, file and row.
@@ -57,7 +59,7 @@ pub enum Family {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::UserTable,
         Self::SharedTable,
         Self::StreamTable,
@@ -67,6 +69,7 @@ impl Family {
         Self::SystemStorageLocations,
         Self::SystemFlushJobs,
         Self::SystemUsers,
+        Self::SystemAuditLog,
         Self::Changes,
         Self::Masks,
         Self::Dirty,
@@ -86,6 +89,7 @@ impl Family {
             Self::SystemStorageLocations => "system_storage_locations",
             Self::SystemFlushJobs => "system_flush_jobs",
             Self::SystemUsers => "system_users",
+            Self::SystemAuditLog => "system_audit_log",
             Self::Changes => "changes",
             Self::Masks => "masks",
             Self::Dirty => "dirty",

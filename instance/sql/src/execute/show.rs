@@ -13,7 +13,7 @@ use crate::{SqlError, relations};
 const TEXT: SqlType = SqlType::Text;
 
 impl Statements {
-    pub(crate) fn show(&self, what: &Show, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+    pub(crate) async fn show(&self, what: &Show, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         let relations = self.relations(scope);
         let view = match what {
             Show::Namespaces => namespaces(&relations),
@@ -21,10 +21,11 @@ impl Statements {
                 let namespace = namespace.as_ref().map_or_else(|| scope.namespace.to_owned(), names::fold);
                 tables(&relations, &namespace)?
             }
-            Show::Columns(name) => columns(&relations, &names::table_name(name, scope.namespace)?)?,
-            Show::History(name) => history(&relations, &names::table_name(name, scope.namespace)?)?,
+            Show::Columns(name) => columns(&relations, &names::table_name(name, scope.namespace)?).await?,
+            Show::History(name) => history(&relations, &names::table_name(name, scope.namespace)?).await?,
             Show::Stats(name) => self.table_stats(&relations, &names::table_name(name, scope.namespace)?)?,
             Show::Storages => relations::storages(&relations),
+            Show::Manifest => relations::manifest(&relations).await?,
         };
         rows_of(&view).map(Outcome::Rows)
     }
@@ -93,8 +94,8 @@ const COLUMNS: [(&str, SqlType); 9] = [
 ];
 
 /// DESCRIBE.
-fn columns(relations: &Relations, name: &TableName) -> Result<View, SqlError> {
-    if let Some(view) = relations.view(name)? {
+async fn columns(relations: &Relations, name: &TableName) -> Result<View, SqlError> {
+    if let Some(view) = relations.view(name).await? {
         let row = |(place, (name, of)): (usize, &(&str, SqlType))| described(place, name, *of, None);
         return Ok(View::new(&COLUMNS).with(view.columns.iter().enumerate().map(row)));
     }
@@ -102,9 +103,9 @@ fn columns(relations: &Relations, name: &TableName) -> Result<View, SqlError> {
 }
 
 /// DESCRIBE … HISTORY: the columns of every version, oldest first.
-fn history(relations: &Relations, name: &TableName) -> Result<View, SqlError> {
-    if relations.view(name)?.is_some() {
-        return columns(relations, name);
+async fn history(relations: &Relations, name: &TableName) -> Result<View, SqlError> {
+    if relations.view(name).await?.is_some() {
+        return columns(relations, name).await;
     }
     let table = names::table(&relations.catalog, name)?;
     Ok(View::new(&COLUMNS)
@@ -118,7 +119,8 @@ fn described_table(table: &Table) -> Vec<Row> {
 }
 
 fn described(place: usize, name: &str, of: SqlType, stored: Option<(&Table, &Column)>) -> Row {
-    let default = stored.and_then(|(_, column)| column.default.as_ref()).map(relations::default_text);
+    let default =
+        stored.and_then(|(_, column)| column.default.as_ref()).map(|default| relations::default_text(default, of));
     vec![
         Value::Text(name.to_owned()),
         Value::Int(place as i32 + 1),

@@ -4,7 +4,9 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
+use super::bounds::check_chains;
 use super::bulk;
+use super::dialect::KalamDialect;
 use super::grammar::Grammar;
 use super::json;
 use super::{DIALECT, RECURSION_LIMIT, Statement};
@@ -70,7 +72,9 @@ fn split(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
 
 fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement, SqlError> {
     let end = end_of(&tokens);
-    let parser = Parser::new(&DIALECT).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
+    check_chains(&tokens)?;
+    let dialect = KalamDialect::for_tokens(tokens.len());
+    let parser = Parser::new(&dialect).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
     let mut grammar = Grammar::new(parser);
     let parsed = grammar.statement().and_then(|statement| grammar.expect_end().map(|()| statement));
     let mut statement = parsed.map_err(|error| located(error, grammar.place().unwrap_or(end)))?;

@@ -1,16 +1,37 @@
 //! The dialect that tokens and expressions are read in: DataFusion's own default, so that whatever it can run can be written, but with the
-//! operators on JSON documents where PostgreSQL has them.
+//! operators on JSON documents where PostgreSQL has them, and with a bound on how many expressions are tried.
 
 use std::any::TypeId;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 /// Binds tighter than comparisons and looser than arithmetic: `doc ->> 'a' = 'b'` compares.
 const JSON_OPERATORS: u8 = 25;
 
-/// [`GenericDialect`] with that precedence.
+/// Expressions that are begun at most, tries included: so many, and so many more for each token.
+const TRIES: u64 = 20_000;
+const TRIES_PER_TOKEN: u64 = 10;
+
+/// [`GenericDialect`] with that precedence, for the reading of one statement: it gives up after so many tries.
 #[derive(Debug)]
-pub(super) struct KalamDialect;
+pub(super) struct KalamDialect {
+    left: AtomicU64,
+}
+
+impl KalamDialect {
+    /// For tokens and for texts that are bounded otherwise.
+    pub(super) const fn unbounded() -> Self {
+        Self { left: AtomicU64::new(u64::MAX) }
+    }
+
+    /// For one statement of so many tokens.
+    pub(super) fn for_tokens(tokens: usize) -> Self {
+        Self { left: AtomicU64::new(TRIES + TRIES_PER_TOKEN * tokens as u64) }
+    }
+}
 
 /// What [`GenericDialect`] answers otherwise than dialects by default.
 macro_rules! as_generic {
@@ -32,6 +53,12 @@ impl Dialect for KalamDialect {
             Precedence::PgOther => JSON_OPERATORS,
             other => GenericDialect.prec_value(other),
         }
+    }
+
+    fn parse_prefix(&self, _: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        let take = |left: u64| left.checked_sub(1);
+        let is_left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
+        (!is_left).then(|| Err(ParserError::ParserError("the statement nests too deeply to be read".into())))
     }
 
     fn is_delimited_identifier_start(&self, first: char) -> bool {

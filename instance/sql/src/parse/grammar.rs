@@ -9,7 +9,7 @@ use super::{Show, Statement};
 use crate::SqlError;
 
 /// Statements of the protocol that a later version brings: told so instead of being called a syntax error.
-const LATER: [&[&str]; 4] = [&["SHOW", "MANIFEST"], &["KILL", "LIVE", "QUERY"], &["SAVEPOINT"], &["ROLLBACK", "TO"]];
+const LATER: [&[&str]; 3] = [&["KILL", "LIVE", "QUERY"], &["SAVEPOINT"], &["ROLLBACK", "TO"]];
 
 /// A parser that knows words which are keywords only here.
 pub(super) struct Grammar<'a> {
@@ -142,6 +142,9 @@ impl<'a> Grammar<'a> {
         if self.words(&["SHOW", "STORAGES"]) {
             return Ok(Some(Show::Storages));
         }
+        if self.words(&["SHOW", "MANIFEST"]) {
+            return Ok(Some(Show::Manifest));
+        }
         if self.words(&["SHOW", "TABLES"]) {
             let within = self.words(&["IN"]) || self.words(&["FROM"]);
             return Ok(Some(Show::Tables(if within { Some(self.name()?) } else { None })));
@@ -249,8 +252,8 @@ mod tests {
     fn errors_say_which_statement_and_where() {
         let error = parse_batch("SELECT 1; CREATE NAMESPACE IF a b").unwrap_err();
         assert!(error.message.starts_with("Statement 2 failed: Expected: end of statement, found: a"), "{error}");
-        let error = parse_batch("SHOW MANIFEST").unwrap_err();
-        assert_eq!(error.message, "Statement 1 failed: SHOW MANIFEST is not available in this version");
+        let error = parse_batch("SAVEPOINT a").unwrap_err();
+        assert_eq!(error.message, "Statement 1 failed: SAVEPOINT is not available in this version");
         for (sql, at) in [
             ("SELECT 1;\nCREATE NAMESPACE", "found: EOF at Line: 2, Column: 17"),
             ("SELECT *\n FROM t WHERE", "found: EOF at Line: 2, Column: 14"),

@@ -2,8 +2,11 @@
 
 mod alter;
 mod batch;
+mod bounds;
 mod bulk;
 mod dialect;
+#[cfg(test)]
+mod fuzz;
 mod grammar;
 mod json;
 mod live;
@@ -18,11 +21,12 @@ use dialect::KalamDialect;
 
 pub use alter::{AlterAction, AlterTable};
 pub use batch::{ParsedStatement, parse_batch};
+pub use bounds::STACK_BYTES;
 pub use live::Subscribe;
 pub use storages::{CreateStorage, StorageChange};
 
 /// The dialect that tokens and expressions are read in.
-static DIALECT: KalamDialect = KalamDialect;
+static DIALECT: KalamDialect = KalamDialect::unbounded();
 /// How deep expressions may nest.
 const RECURSION_LIMIT: usize = 128;
 
@@ -195,6 +199,8 @@ pub enum Show {
     Stats(ObjectName),
     /// `SHOW STORAGES`.
     Storages,
+    /// `SHOW MANIFEST`.
+    Manifest,
 }
 
 /// What `ALTER USER … SET` sets.

@@ -47,7 +47,7 @@ fn columns(relations: &Relations) -> View {
                 text(&table.name.name),
                 text(&column.name),
                 Value::Int(place as i32 + 1),
-                optional_text(column.default.as_ref().map(default_text)),
+                optional_text(column.default.as_ref().map(|default| default_text(default, column.sql_type))),
                 text(if column.nullable { "YES" } else { "NO" }),
                 text(sql_name(column.sql_type)),
             ]

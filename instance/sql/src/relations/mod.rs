@@ -2,7 +2,11 @@
 //!
 //! Isolation is enforced here, below SQL: a per-user table is only ever handed out with the rows of the user who asks.
 
+mod host;
 mod information;
+mod manifest;
+mod people;
+mod process;
 mod queries;
 mod system;
 mod view;
@@ -18,7 +22,9 @@ use kalamdb_engine::catalog::{Catalog, Role};
 use kalamdb_engine::schema::{Table, TableName};
 use kalamdb_engine::{Engine, ReadSnapshot};
 
-pub(crate) use system::{default_text, storages};
+pub use host::{Host, LogLine, Session, Setting};
+pub(crate) use manifest::manifest;
+pub(crate) use system::{DBA_ONLY, default_text, storages};
 pub use view::{View, ViewColumn};
 
 use crate::authorize::{self, Access};
@@ -27,6 +33,7 @@ use crate::cache::Caches;
 use crate::cache::schema::ResolvedTable;
 use crate::prepared::Unbound;
 use crate::running::Running;
+use crate::transaction::OpenTransactions;
 use crate::{Identity, SqlError};
 
 /// Everything that one statement can read.
@@ -46,8 +53,18 @@ pub struct Relations {
     pub caches: Option<Arc<Caches>>,
     /// For the system table of the statements that run.
     pub running: Running,
+    /// For system tables.
+    pub inspection: Arc<Inspection>,
     /// Whether names mean rows, or only columns, in plans that are bound to rows later.
     pub has_rows: bool,
+}
+
+/// What system tables tell beside the engine.
+pub struct Inspection {
+    /// The process.
+    pub host: Arc<dyn Host>,
+    /// Transactions between BEGIN and COMMIT.
+    pub transactions: OpenTransactions,
 }
 
 impl fmt::Debug for Relations {
@@ -83,11 +100,11 @@ impl Relations {
     }
 
     /// The table or view of that name.
-    pub fn relation(&self, name: &TableName) -> Result<Option<Arc<dyn TableProvider>>, SqlError> {
+    pub async fn relation(&self, name: &TableName) -> Result<Option<Arc<dyn TableProvider>>, SqlError> {
         if let Some(table) = self.catalog.tables.get(name) {
             return self.provider(table).map(Some);
         }
-        let Some(view) = self.view(name)? else { return Ok(None) };
+        let Some(view) = self.view(name).await? else { return Ok(None) };
         let batch = view.batch()?;
         if !self.has_rows {
             let filters = TableProviderFilterPushDown::Unsupported;
@@ -97,11 +114,11 @@ impl Relations {
     }
 
     /// The system or information table of that name.
-    pub fn view(&self, name: &TableName) -> Result<Option<View>, SqlError> {
+    pub async fn view(&self, name: &TableName) -> Result<Option<View>, SqlError> {
         authorize::check_table(&self.catalog, name, &self.identity, Access::Read)?;
         self.check_impersonated(name)?;
         match name.namespace.as_str() {
-            SYSTEM => system::view(self, &name.name),
+            SYSTEM => system::view(self, &name.name).await,
             INFORMATION_SCHEMA => Ok(information::view(self, &name.name)),
             _ => Ok(None),
         }
@@ -182,7 +199,7 @@ impl SchemaProvider for NamespaceRelations {
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let name = TableName::new(&self.namespace, name);
         let external = |error: SqlError| DataFusionError::External(Box::new(error));
-        self.relations.relation(&name).map_err(external)
+        self.relations.relation(&name).await.map_err(external)
     }
 
     fn table_exist(&self, name: &str) -> bool {

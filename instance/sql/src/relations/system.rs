@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DecimalType;
 use kalamdb_api::flush::{FlushJob, FlushReason};
-use kalamdb_engine::catalog::{Credentials, User};
 use kalamdb_engine::flush::{Job, JobKind};
 use kalamdb_engine::schema::{AccessLevel, Column, DefaultValue, SqlType, Table, TableKind};
 use kalamdb_engine::storage::{LOCAL_STORAGE, Storage};
@@ -11,13 +11,12 @@ use kalamdb_engine::value::{Row, Value};
 use serde_json::{Map, Value as Json, json};
 
 use super::view::{moment, optional_moment, optional_text, text};
-use super::{Relations, View};
+use super::{Relations, View, manifest, people, process};
 use crate::SqlError;
 use crate::bind::sql_type::{sql_name, wire_name};
-use crate::functions::role_name;
 
 /// Every system table.
-pub(super) const NAMES: [&str; 12] = [
+pub(super) const NAMES: [&str; 20] = [
     "namespaces",
     "tables",
     "schemas",
@@ -26,11 +25,22 @@ pub(super) const NAMES: [&str; 12] = [
     "storages",
     "jobs",
     "flush_jobs",
+    "live",
+    "live_queries",
+    "manifest",
     "stats",
+    "settings",
+    "audit_log",
+    "sessions",
+    "transactions",
     "cluster",
     "datatypes",
     "queries",
+    "server_logs",
 ];
+
+/// Those that tell of users and of the process what is no business of a service.
+pub(crate) const DBA_ONLY: [&str; 4] = ["audit_log", "sessions", "transactions", "server_logs"];
 
 const TEXT: SqlType = SqlType::Text;
 const MOMENT: SqlType = SqlType::Timestamp;
@@ -38,20 +48,27 @@ const INT: SqlType = SqlType::Int;
 const BIG: SqlType = SqlType::BigInt;
 const BOOL: SqlType = SqlType::Boolean;
 
-pub(super) fn view(relations: &Relations, name: &str) -> Result<Option<View>, SqlError> {
+pub(super) async fn view(relations: &Relations, name: &str) -> Result<Option<View>, SqlError> {
     Ok(Some(match name {
         "namespaces" => namespaces(relations),
         "tables" => tables(relations),
         "schemas" => schemas(relations),
         "columns" => columns(relations),
-        "users" => users(relations),
+        "users" => people::users(relations),
         "storages" => storages(relations),
         "jobs" => jobs(relations),
         "flush_jobs" => flush_jobs(relations),
-        "stats" => stats(relations),
-        "cluster" => cluster(),
+        "live" | "live_queries" => people::live(),
+        "manifest" => manifest::manifest(relations).await?,
+        "stats" => process::stats(relations),
+        "settings" => process::settings(relations),
+        "audit_log" => people::audit_log(relations).await?,
+        "sessions" => people::sessions(relations),
+        "transactions" => people::transactions(relations),
+        "cluster" => process::cluster(relations),
         "datatypes" => data_types(),
         "queries" => super::queries::queries(relations),
+        "server_logs" => process::server_logs(relations),
         _ => return Ok(None),
     }))
 }
@@ -173,17 +190,17 @@ fn options(table: &Table) -> Json {
 }
 
 /// A default as SQL writes it.
-pub(crate) fn default_text(default: &DefaultValue) -> String {
+pub(crate) fn default_text(default: &DefaultValue, of: SqlType) -> String {
     match default {
         DefaultValue::CurrentTimestamp => "CURRENT_TIMESTAMP".into(),
         DefaultValue::SnowflakeId => "SNOWFLAKE_ID()".into(),
         DefaultValue::UuidV7 => "UUID_V7()".into(),
         DefaultValue::Ulid => "ULID()".into(),
-        DefaultValue::Literal(value) => literal_text(value),
+        DefaultValue::Literal(value) => literal_text(value, of),
     }
 }
 
-fn literal_text(value: &Value) -> String {
+fn literal_text(value: &Value, of: SqlType) -> String {
     match value {
         Value::Null => "NULL".into(),
         Value::Boolean(value) => value.to_string(),
@@ -192,12 +209,22 @@ fn literal_text(value: &Value) -> String {
         Value::BigInt(value) | Value::Timestamp(value) | Value::Time(value) => value.to_string(),
         Value::Float(value) => value.to_string(),
         Value::Double(value) => value.to_string(),
-        Value::Decimal(value) => value.to_string(),
+        Value::Decimal(value) => decimal_text(*value, of),
         Value::Date(value) => value.to_string(),
         Value::Text(value) | Value::Json(value) => format!("'{}'", value.replace('\'', "''")),
         Value::Uuid(value) => format!("'{value}'"),
         Value::Embedding(value) => format!("'{}'", json!(value)),
         Value::Bytes(value) => value.iter().fold("'\\x".to_owned(), |text, byte| format!("{text}{byte:02x}")) + "'",
+    }
+}
+
+/// The unscaled integer with its point.
+fn decimal_text(value: i128, of: SqlType) -> String {
+    match of {
+        SqlType::Decimal { precision, scale } => {
+            arrow::datatypes::Decimal128Type::format_decimal(value, precision, scale as i8)
+        }
+        _ => value.to_string(),
     }
 }
 
@@ -211,7 +238,7 @@ fn columns(relations: &Relations) -> View {
                 Value::Int(column.id.0 as i32),
                 text(&column.name),
                 text(sql_name(column.sql_type)),
-                optional_text(column.default.as_ref().map(default_text)),
+                optional_text(column.default.as_ref().map(|default| default_text(default, column.sql_type))),
                 Value::Int(place as i32 + 1),
                 Value::Boolean(column.nullable),
                 Value::Boolean(table.primary_key.contains(&column.id)),
@@ -234,41 +261,6 @@ fn columns(relations: &Relations) -> View {
         ("comment", TEXT),
     ])
     .with(relations.visible_tables().flat_map(of_table))
-}
-
-fn users(relations: &Relations) -> View {
-    let row = |user: &Arc<User>| -> Row {
-        let auth_type = match user.credentials {
-            Credentials::Password(_) => "password",
-            Credentials::None => "internal",
-            Credentials::OAuth => "oauth",
-        };
-        vec![
-            text(user.id.as_str()),
-            text(role_name(user.role)),
-            optional_text(user.email.as_deref()),
-            text(auth_type),
-            Value::Null,
-            moment(user.created_at),
-            moment(user.updated_at),
-            Value::Null,
-            Value::Null,
-            Value::Int(0),
-        ]
-    };
-    View::new(&[
-        ("user_id", TEXT),
-        ("role", TEXT),
-        ("email", TEXT),
-        ("auth_type", TEXT),
-        ("deleted_at", MOMENT),
-        ("created_at", MOMENT),
-        ("updated_at", MOMENT),
-        ("last_login_at", MOMENT),
-        ("locked_until", MOMENT),
-        ("failed_login_attempts", INT),
-    ])
-    .with(relations.catalog.users.values().map(row))
 }
 
 pub(crate) fn storages(relations: &Relations) -> View {
@@ -383,47 +375,6 @@ fn reason(reason: FlushReason) -> &'static str {
         FlushReason::Statement => "statement",
         FlushReason::Safety => "safety",
     }
-}
-
-fn stats(relations: &Relations) -> View {
-    let unflushed = relations.engine.unflushed();
-    let sizes = relations.engine.storage_sizes();
-    let hot: u64 = sizes.column_families.values().sum();
-    let figures = [
-        ("total_users", relations.catalog.users.len().to_string()),
-        ("total_namespaces", relations.catalog.namespaces.len().to_string()),
-        ("total_tables", relations.catalog.tables.len().to_string()),
-        ("server_version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("pid", std::process::id().to_string()),
-        ("unflushed_rows", unflushed.iter().map(|table| table.rows).sum::<u64>().to_string()),
-        ("unflushed_bytes", unflushed.iter().map(|table| table.bytes).sum::<u64>().to_string()),
-        ("hot_tier_bytes", hot.to_string()),
-        ("disk_used_bytes", sizes.disk_used.to_string()),
-        ("disk_free_bytes", sizes.disk_free.to_string()),
-    ];
-    View::new(&[("metric_name", TEXT), ("metric_value", TEXT)])
-        .with(figures.into_iter().map(|(name, value)| vec![text(name), text(value)]))
-}
-
-fn cluster() -> View {
-    View::new(&[
-        ("cluster_id", TEXT),
-        ("node_id", TEXT),
-        ("role", TEXT),
-        ("status", TEXT),
-        ("is_self", BOOL),
-        ("is_leader", BOOL),
-        ("version", TEXT),
-    ])
-    .with([vec![
-        text("kalamdb"),
-        text("1"),
-        text("standalone"),
-        text("active"),
-        Value::Boolean(true),
-        Value::Boolean(true),
-        text(env!("CARGO_PKG_VERSION")),
-    ]])
 }
 
 fn data_types() -> View {

@@ -1,6 +1,8 @@
 //! BEGIN, COMMIT and ROLLBACK within a request: where they may stand, and what may stand between them.
 
-use kalamdb_engine::{Engine, Transaction, TransactionLimits};
+mod open;
+
+pub use open::{Open, OpenTransaction, OpenTransactions};
 
 use crate::execute::Outcome;
 use crate::parse::{ParsedStatement, Statement};
@@ -75,17 +77,16 @@ fn invalid(text: impl Into<String>) -> SqlError {
 /// Begins and ends the transaction of a request.
 pub async fn run(
     statement: &Statement,
-    open: &mut Option<Transaction>,
-    engine: &Engine,
-    limits: TransactionLimits,
+    open: &mut Option<Open>,
+    begin: impl FnOnce() -> Open,
 ) -> Result<Outcome, SqlError> {
     match (statement, open.take()) {
         (Statement::Begin, None) => {
-            *open = Some(engine.begin(limits));
+            *open = Some(begin());
             Ok(Outcome::done("Transaction begun"))
         }
-        (Statement::Commit, Some(transaction)) => {
-            let rows = transaction.commit().await?;
+        (Statement::Commit, Some(open)) => {
+            let rows = open.transaction.commit().await?;
             Ok(Outcome::done(format!("Transaction committed: {rows} row(s)")))
         }
         (Statement::Rollback, Some(_)) => Ok(Outcome::done("Transaction rolled back")),
