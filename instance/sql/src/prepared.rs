@@ -4,6 +4,7 @@
 //! Then only comparisons with those literals are simplified; parsing, planning and optimising are not done again. Whatever
 //! can't be prepared, or fails on this way, is planned anew by [`planner::plan`], whose answer counts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, SchemaRef};
@@ -91,7 +92,7 @@ impl Prepared {
         relations: &Relations,
         parameters: &Parameters,
     ) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
-        let mut plan = with_tables(self.plan.clone(), relations)?;
+        let mut plan = with_tables(self.plan.clone(), relations).await?;
         if !parameters.is_empty() {
             plan = plan.with_param_values(parameters.scalars())?;
             let rules = Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]);
@@ -213,13 +214,23 @@ fn with_types(plan: LogicalPlan, parameters: &Parameters) -> Result<LogicalPlan,
     Ok(plan.data)
 }
 
-fn with_tables(plan: LogicalPlan, relations: &Relations) -> Result<LogicalPlan, SqlError> {
+/// The plan over those relations: each is looked up once, however often it stands in the plan.
+async fn with_tables(plan: LogicalPlan, relations: &Relations) -> Result<LogicalPlan, SqlError> {
+    let mut sources = BTreeMap::new();
+    plan.apply_with_subqueries(|plan| {
+        sources.extend(name_of(plan).map(|name| (name, None)));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    for (name, source) in &mut sources {
+        let provider = relations.relation(name).await?.ok_or_else(|| SqlError::not_found("table", name))?;
+        *source = Some(provider_as_source(provider));
+    }
     let bound = plan.transform_up_with_subqueries(|plan| {
-        let Some(name) = name_of(&plan) else { return Ok(Transformed::no(plan)) };
+        let Some(source) = name_of(&plan).and_then(|name| sources.get(&name)?.clone()) else {
+            return Ok(Transformed::no(plan));
+        };
         let LogicalPlan::TableScan(mut scan) = plan else { return Ok(Transformed::no(plan)) };
-        let external = |error: SqlError| DataFusionError::External(Box::new(error));
-        let provider = relations.relation(&name).map_err(external)?;
-        scan.source = provider_as_source(provider.ok_or_else(|| external(SqlError::not_found("table", &name)))?);
+        scan.source = source;
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
     })?;
     Ok(bound.data)

@@ -1,11 +1,12 @@
 //! `POST /v1/api/tables/{namespace}/{table}/rows`: rows in bulk.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use kalamdb_engine::schema::TableName;
@@ -29,6 +30,7 @@ pub struct Options {
 /// Authenticates, and writes the body's rows as they come.
 pub async fn load(
     State(state): State<super::State>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
     Path((namespace, table)): Path<(String, String)>,
     options: Result<Query<Options>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
@@ -43,7 +45,7 @@ pub async fn load(
     if let Err(error) = serving.engine.check_history() {
         return unavailable(error.to_string());
     }
-    let identity = match identify(serving, &headers) {
+    let identity = match identify(serving, &headers, from.ip()) {
         Ok(identity) => identity,
         Err((code, text)) => return reply::sql_failure(StatusCode::UNAUTHORIZED, begun, code, text.into(), None),
     };
