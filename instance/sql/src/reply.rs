@@ -146,7 +146,8 @@ fn documents(array: &ArrayRef) -> Result<Vec<Json>, SqlError> {
         DataType::FixedSizeList(..) => of_list(array.as_fixed_size_list().value(at)),
         DataType::Struct(_) => of_struct(array.as_struct(), at),
         // Entries of keys and values.
-        _ => documents(&(Arc::new(array.as_map().value(at)) as ArrayRef)).map(Json::from),
+        DataType::Map(..) => documents(&(Arc::new(array.as_map().value(at)) as ArrayRef)).map(Json::from),
+        _ => displayed(&array.slice(at, 1)).map(|texts| texts.into_iter().next().unwrap_or(Json::Null)),
     };
     (0..array.len()).map(cell).collect()
 }

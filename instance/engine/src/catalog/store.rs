@@ -176,3 +176,33 @@ fn table_key(id: TableId, version: SchemaVersion) -> Vec<u8> {
     bytes.extend_from_slice(&version.0.to_be_bytes());
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hot::DroppedTable;
+    use crate::schema::testing::table;
+    use crate::schema::{SqlType, TableKind};
+    use crate::storage::Location;
+
+    #[test]
+    fn records_from_before_storages_are_those_of_tables_in_the_databases_own_store() {
+        let own = table(TableKind::Shared, &[SqlType::Int], &[0]);
+        let mut bytes = table_bytes(&own);
+        // Two fields that say none, which the older format did not have.
+        bytes.truncate(bytes.len() - 2);
+        bytes[0] = OWN_STORE_TABLE_FORMAT;
+        assert_eq!(table_of(&bytes, b"1").unwrap(), own);
+        let location = Location::Filesystem { path: "/x".into() };
+        let elsewhere = Table { storage: Some(TableStorage { id: "s".into(), location }), ..own.clone() };
+        assert_eq!(table_of(&table_bytes(&elsewhere), b"1").unwrap(), elsewhere);
+
+        let dropped = DroppedTable::new(&own, 7);
+        let mut bytes = dropped.encode();
+        bytes.truncate(bytes.len() - 1);
+        bytes[0] = 1;
+        assert_eq!(DroppedTable::decode(&bytes).unwrap(), dropped);
+        let dropped = DroppedTable::new(&elsewhere, 7);
+        assert_eq!(DroppedTable::decode(&dropped.encode()).unwrap(), dropped);
+    }
+}
