@@ -52,11 +52,14 @@ pub enum FlushState {
     Failed,
     /// There was nothing to flush.
     Skipped,
+    /// Called off before it began.
+    Cancelled,
 }
 
 impl FlushState {
     /// All states, in the order of a job's life.
-    pub const ALL: [Self; 5] = [Self::Queued, Self::Running, Self::Completed, Self::Failed, Self::Skipped];
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Running, Self::Completed, Self::Failed, Self::Skipped, Self::Cancelled];
 
     /// The state's name on the wire.
     pub fn as_str(self) -> &'static str {
@@ -66,12 +69,13 @@ impl FlushState {
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
+            Self::Cancelled => "cancelled",
         }
     }
 
     /// Whether the job has come to its end.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Skipped)
+        matches!(self, Self::Completed | Self::Failed | Self::Skipped | Self::Cancelled)
     }
 }
 

@@ -13,6 +13,23 @@ pub fn encode<T: Serialize>(version: u8, record: &T) -> Vec<u8> {
     bytes
 }
 
+/// As [`decode`], also for records of the format `before`, which end where `rest` begins: new fields stand behind the old ones.
+pub fn decode_grown<T: DeserializeOwned, R: Serialize>(
+    before: u8,
+    version: u8,
+    bytes: &[u8],
+    rest: &R,
+    what: &str,
+) -> Result<T, EngineError> {
+    match bytes.split_first() {
+        Some((found, old)) if *found == before => {
+            let grown = [&[version], old, &encode(version, rest)[1..]].concat();
+            decode(version, &grown, what)
+        }
+        _ => decode(version, bytes, what),
+    }
+}
+
 /// Decodes a record of that format version; `what` names it in the error.
 pub fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8], what: &str) -> Result<T, EngineError> {
     let corrupt = |reason: String| EngineError::Corrupt { what: what.into(), reason };

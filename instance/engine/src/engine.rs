@@ -1,6 +1,7 @@
 //! The whole engine behind one handle: what the SQL layer and the HTTP layer call.
 
 mod alter;
+mod storages;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -200,6 +201,7 @@ impl Engine {
             Ok::<_, EngineError>((hot, committer))
         };
         let (hot, committer) = tokio::task::spawn_blocking(open).await.expect("opening the volume does not panic")?;
+        cold.place_all(&committer.catalog(), &hot.snapshot().dropped_tables()?)?;
         let flusher = Flusher::open(hot.clone(), committer.clone(), cold.clone(), &config, clock).await?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -293,6 +295,9 @@ impl Engine {
         // Users may be made before: the first start sets root's password whether or not the object store is there.
         if !matches!(change, CatalogChange::PutUser(_)) {
             self.check_owned()?;
+        }
+        if let CatalogChange::CreateTable(table) = &change {
+            self.inner.cold.place(&self.catalog(), table)?;
         }
         let dropped = match &change {
             CatalogChange::DropTable { name, .. } => self.catalog().tables.get(name).map(|table| table.uuid),
@@ -402,6 +407,11 @@ impl Engine {
     /// Whether a compaction would change anything of the table.
     pub async fn is_compactable(&self, table: &TableName) -> Result<bool, EngineError> {
         self.inner.flusher.is_compactable(table).await
+    }
+
+    /// Calls off a job that waits; one that runs can't be.
+    pub fn cancel_job(&self, id: &str) -> Result<(), EngineError> {
+        self.inner.flusher.cancel(id)
     }
 
     /// All jobs that are remembered, newest first.

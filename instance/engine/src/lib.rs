@@ -30,6 +30,7 @@ pub mod recovery;
 pub mod scan;
 pub mod schema;
 pub mod seq;
+pub mod storage;
 pub mod transaction;
 pub mod vacuum;
 pub mod value;

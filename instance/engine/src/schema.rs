@@ -4,10 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::storage::TableStorage;
 use crate::value::Value;
 
 /// Number of a table within a database, never reused: the first four bytes of each of its keys, big endian.
@@ -142,7 +143,23 @@ pub enum SqlType {
     Date,
     /// JSON, kept as its text.
     Json,
+    /// Microseconds since 1970-01-01 UTC, like TIMESTAMP, under the name that other systems give to a time without a zone.
+    DateTime,
+    /// Microseconds since midnight. Delta has no such type: files hold it as a number.
+    Time,
+    /// 128 bits; sixteen bytes in rows and keys, the usual 36 characters in batches and files.
+    Uuid,
+    /// So many 32-bit numbers, none of them NULL.
+    Embedding {
+        /// How many, 1 to [`MAX_DIMENSIONS`].
+        dimensions: u16,
+    },
+    /// A reference to a file, kept as JSON text.
+    File,
 }
+
+/// Numbers of an EMBEDDING, at most.
+pub const MAX_DIMENSIONS: u16 = 8192;
 
 impl SqlType {
     /// The Arrow type that carries it in batches and in Parquet.
@@ -155,10 +172,20 @@ impl SqlType {
             Self::Float => DataType::Float32,
             Self::Double => DataType::Float64,
             Self::Decimal { precision, scale } => DataType::Decimal128(precision, scale as i8),
-            Self::Text | Self::Json => DataType::Utf8,
+            Self::Text | Self::Json | Self::Uuid | Self::File => DataType::Utf8,
             Self::Bytes => DataType::Binary,
-            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Timestamp | Self::DateTime => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             Self::Date => DataType::Date32,
+            Self::Time => DataType::Time64(TimeUnit::Microsecond),
+            Self::Embedding { dimensions } => DataType::FixedSizeList(embedding_item(), i32::from(dimensions)),
+        }
+    }
+
+    /// The type that files hold it as: its own, unless Delta has none like it.
+    pub fn in_files(self) -> Self {
+        match self {
+            Self::Time => Self::BigInt,
+            other => other,
         }
     }
 
@@ -167,10 +194,16 @@ impl SqlType {
         matches!(self, Self::SmallInt | Self::Int | Self::BigInt)
     }
 
-    /// Whether a primary key may hold it: FLOAT, DOUBLE and JSON have no order and equality that a key needs.
+    /// Whether a primary key may hold it: numbers with a floating point and documents have no order and equality that a key needs.
     pub fn can_be_key(self) -> bool {
-        !matches!(self, Self::Float | Self::Double | Self::Json)
+        !matches!(self, Self::Float | Self::Double | Self::Json | Self::Embedding { .. } | Self::File)
     }
+}
+
+/// One number of an EMBEDDING; Parquet's own name for what a list holds. Never NULL in a value, but readers fill up the length of a
+/// list that is NULL itself with NULLs.
+pub fn embedding_item() -> FieldRef {
+    Arc::new(Field::new("element", DataType::Float32, true))
 }
 
 impl fmt::Display for SqlType {
@@ -178,6 +211,7 @@ impl fmt::Display for SqlType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Decimal { precision, scale } => write!(f, "DECIMAL({precision},{scale})"),
+            Self::Embedding { dimensions } => write!(f, "EMBEDDING({dimensions})"),
             other => f.write_str(&format!("{other:?}").to_uppercase()),
         }
     }
@@ -192,7 +226,7 @@ pub enum DefaultValue {
     CurrentTimestamp,
     /// `SNOWFLAKE_ID()`: a new id from the `_seq` clock.
     SnowflakeId,
-    /// `UUID_V7()`, as text.
+    /// `UUID_V7()`.
     UuidV7,
     /// `ULID()`, as text.
     Ulid,
@@ -204,8 +238,11 @@ impl DefaultValue {
         match self {
             Self::Literal(_) => true,
             Self::SnowflakeId => matches!(sql_type, SqlType::BigInt | SqlType::Text),
-            Self::UuidV7 | Self::Ulid => sql_type == SqlType::Text,
-            Self::CurrentTimestamp => matches!(sql_type, SqlType::Timestamp | SqlType::Date),
+            Self::UuidV7 => matches!(sql_type, SqlType::Text | SqlType::Uuid),
+            Self::Ulid => sql_type == SqlType::Text,
+            Self::CurrentTimestamp => {
+                matches!(sql_type, SqlType::Timestamp | SqlType::DateTime | SqlType::Date | SqlType::Time)
+            }
         }
     }
 
@@ -267,7 +304,7 @@ impl Column {
             physical_name: name.clone(),
             name,
             sql_type,
-            stored_type: sql_type,
+            stored_type: sql_type.in_files(),
             nullable: true,
             optional_in_files: false,
             default: None,
@@ -330,6 +367,10 @@ pub struct Table {
     pub created_at: i64,
     /// Milliseconds since the Unix epoch.
     pub updated_at: i64,
+    /// Where its cold tier lives; none for the database's own object store.
+    pub storage: Option<TableStorage>,
+    /// How long its change log is kept, and with it what deleted rows were, in hours; none for the instance's own setting.
+    pub deleted_retention_hours: Option<u32>,
 }
 
 /// `_seq`: BIGINT.
@@ -395,6 +436,8 @@ pub(crate) mod testing {
             ttl_seconds: (kind == TableKind::Stream).then_some(60),
             created_at: 0,
             updated_at: 0,
+            storage: None,
+            deleted_retention_hours: None,
         }
     }
 }

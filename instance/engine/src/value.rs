@@ -1,6 +1,7 @@
 //! One typed value of a row, and rows as lists of them.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// A value. Which variant a column holds is decided by its [`crate::schema::SqlType`]; NULL fits all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,12 +26,18 @@ pub enum Value {
     Text(String),
     /// BYTES.
     Bytes(Vec<u8>),
-    /// TIMESTAMP: microseconds since 1970-01-01 UTC.
+    /// TIMESTAMP and DATETIME: microseconds since 1970-01-01 UTC.
     Timestamp(i64),
     /// DATE: days since 1970-01-01.
     Date(i32),
-    /// JSON: its text.
+    /// JSON and FILE: the JSON text.
     Json(String),
+    /// TIME: microseconds since midnight.
+    Time(i64),
+    /// UUID.
+    Uuid(Uuid),
+    /// EMBEDDING.
+    Embedding(Vec<f32>),
 }
 
 impl Value {
@@ -55,6 +62,9 @@ impl Value {
             Self::Timestamp(_) => "TIMESTAMP",
             Self::Date(_) => "DATE",
             Self::Json(_) => "JSON",
+            Self::Time(_) => "TIME",
+            Self::Uuid(_) => "UUID",
+            Self::Embedding(_) => "EMBEDDING",
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{FromTable, ObjectName, TableFactor, TableWithJoins, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{FromTable, Ident, ObjectName, TableFactor, TableWithJoins, Visit, Visitor};
 use kalamdb_engine::catalog::{Catalog, Role};
-use kalamdb_engine::schema::{AccessLevel, Table, TableKind, TableName};
+use kalamdb_engine::schema::{AccessLevel, Table, TableKind, TableName, UserId};
 
 use crate::bind::names::{self, SYSTEM};
 use crate::parse::{Show, Statement, UserChange};
-use crate::{ErrorCode, Identity, SqlError};
+use crate::{ErrorCode, Identity, SqlError, relations};
 
 /// Whether that role may read the table's rows; of a per-user table it sees its own only.
 pub fn may_read(role: Role, table: &Table) -> bool {
@@ -36,6 +36,7 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
         | Statement::CreateTable(_)
         | Statement::FlushAll(_)
         | Statement::CompactAll(_)
+        | Statement::KillJob(_)
         | Statement::Show(Show::Stats(_)) => need(identity, Role::Service),
         Statement::DropTable { name, .. } | Statement::FlushTable(name) | Statement::CompactTable(name) => {
             need(identity, Role::Service)?;
@@ -45,7 +46,12 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
             need(identity, Role::Service)?;
             check_table(catalog, &names::table_name(&table.name, namespace)?, identity, Access::Write)
         }
-        Statement::CreateUser { .. } | Statement::DropUser { .. } => need(identity, Role::Dba),
+        Statement::CreateUser { .. }
+        | Statement::DropUser { .. }
+        | Statement::CreateStorage(_)
+        | Statement::AlterStorage { .. }
+        | Statement::DropStorage { .. }
+        | Statement::CheckStorage { .. } => need(identity, Role::Dba),
         Statement::AlterUser { name, change: UserChange::Password(_) }
             if names::fold(name) == identity.user.as_str() =>
         {
@@ -75,8 +81,58 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
             check_relations(delete.as_ref(), catalog, namespace, identity)
         }
         Statement::Query(query) => check_relations(query.as_ref(), catalog, namespace, identity),
+        Statement::ExecuteAs { user, statement } => {
+            let other = impersonated(user, catalog, identity)?;
+            check(statement, catalog, namespace, &other)?;
+            let named = relations_of(statement, namespace).into_iter();
+            let is_relation = |name: &TableName| catalog.tables.contains_key(name) || relations::is_view(name);
+            named.filter(is_relation).try_for_each(|name| check_own(catalog, &name))
+        }
+        Statement::Subscribe(subscribe) => {
+            check_table(catalog, &names::table_name(&subscribe.table, namespace)?, identity, Access::Read)
+        }
         Statement::Explain(statement) => check_relations(statement.as_ref(), catalog, namespace, identity),
     }
+}
+
+/// The user that `EXECUTE AS USER` means, if the caller may: not onto a role above its own.
+pub fn impersonated(user: &Ident, catalog: &Catalog, by: &Identity) -> Result<Identity, SqlError> {
+    need(by, Role::Service)?;
+    let id = UserId::from(names::fold(user).as_str());
+    let user = catalog.users.get(&id).ok_or_else(|| SqlError::not_found("user", &id))?;
+    if user.role > by.role {
+        let role = crate::functions::role_name(user.role);
+        let text = format!("user '{}' may not act for user '{id}', whose role '{role}' is above its own", by.user);
+        return Err(SqlError::new(ErrorCode::PermissionDenied, text));
+    }
+    Ok(Identity { user: user.id.clone(), role: user.role })
+}
+
+/// Refuses relations whose rows do not belong to single users.
+pub fn check_own(catalog: &Catalog, name: &TableName) -> Result<(), SqlError> {
+    if catalog.tables.get(name).is_some_and(|table| table.kind.is_per_user()) {
+        return Ok(());
+    }
+    let text = format!("EXECUTE AS USER reaches USER and STREAM tables only, and '{name}' is neither");
+    Err(SqlError::new(ErrorCode::PermissionDenied, text))
+}
+
+/// Every relation that a statement on rows names, the one that it writes among them.
+fn relations_of(statement: &Statement, namespace: &str) -> Vec<TableName> {
+    let mut relations = Relations(Vec::new());
+    let mut target = None;
+    let _ = match statement {
+        Statement::Query(query) => query.visit(&mut relations),
+        Statement::Update(update) => update.visit(&mut relations),
+        Statement::Delete(delete) => delete.visit(&mut relations),
+        Statement::Insert(insert) => {
+            target = names::insert_target(&insert.table, namespace).ok();
+            insert.source.visit(&mut relations)
+        }
+        _ => ControlFlow::Continue(()),
+    };
+    let named = relations.0.iter().filter_map(|name| names::table_name(name, namespace).ok());
+    named.chain(target).collect()
 }
 
 /// Reading or writing rows.

@@ -40,6 +40,8 @@ pub struct Request {
     pub parameters: Vec<Json>,
     /// The namespace of unqualified names.
     pub namespace: Option<String>,
+    /// Where the client can subscribe to live queries, as a URL.
+    pub ws_url: String,
 }
 
 /// SQL over one engine. Cheap to clone.
@@ -71,7 +73,7 @@ impl Database {
         let namespace = request.namespace.map_or_else(|| DEFAULT_NAMESPACE.to_owned(), |name| name.to_lowercase());
         self.authorize_all(&batch, &namespace, identity)?;
         transaction::check(&batch)?;
-        self.run_all(batch, &parameters, namespace, identity).await
+        self.run_all(batch, (&parameters, &request.ws_url), namespace, identity).await
     }
 
     fn authorize_all(&self, batch: &[ParsedStatement], namespace: &str, identity: &Identity) -> Result<(), SqlError> {
@@ -90,7 +92,7 @@ impl Database {
     async fn run_all(
         &self,
         batch: Vec<ParsedStatement>,
-        parameters: &Parameters,
+        (parameters, ws_url): (&Parameters, &str),
         mut namespace: String,
         identity: &Identity,
     ) -> Result<Vec<Outcome>, SqlError> {
@@ -107,7 +109,8 @@ impl Database {
                 }
                 statement => {
                     let transaction = open.as_ref();
-                    let scope = Scope { namespace: &namespace, parameters, identity, transaction };
+                    let namespace = &namespace;
+                    let scope = Scope { namespace, parameters, identity, transaction, impersonated: false, ws_url };
                     self.run_in_time(statement, &scope).await
                 }
             };
@@ -150,7 +153,7 @@ pub struct Statements {
 
 impl Statements {
     /// Runs one statement.
-    async fn run(&self, statement: &Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+    pub(crate) async fn run(&self, statement: &Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         // What the batch made before this statement could not be judged when the batch began.
         authorize::check(statement, &self.engine.catalog(), scope.namespace, scope.identity)?;
         match statement {
@@ -167,6 +170,13 @@ impl Statements {
             Statement::CreateUser { .. } | Statement::AlterUser { .. } | Statement::DropUser { .. } => {
                 self.user_statement(statement, scope).await
             }
+            Statement::ExecuteAs { user, statement } => self.execute_as(user, statement, scope).await,
+            Statement::Subscribe(subscribe) => self.subscribe(subscribe, scope).await,
+            Statement::KillJob(id) => self.kill_job(id, scope),
+            Statement::CreateStorage(_)
+            | Statement::AlterStorage { .. }
+            | Statement::DropStorage { .. }
+            | Statement::CheckStorage { .. } => self.storage_statement(statement).await,
             definition => self.define(definition, scope).await,
         }
     }
@@ -226,7 +236,8 @@ impl Statements {
             Some(transaction) => (transaction.catalog().clone(), transaction.snapshot().clone()),
             None => self.engine.read(),
         };
-        Relations { catalog, snapshot, identity: scope.identity.clone(), engine: self.engine.clone() }
+        let (identity, engine) = (scope.identity.clone(), self.engine.clone());
+        Relations { catalog, snapshot, identity, impersonated: scope.impersonated, engine }
     }
 }
 

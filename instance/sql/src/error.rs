@@ -186,6 +186,10 @@ impl From<DataFusionError> for SqlError {
 /// The engine's error that DataFusion carried through a scan.
 fn engine_error(error: &DataFusionError) -> Option<SqlError> {
     let DataFusionError::External(inner) = error.find_root() else { return None };
+    // What keeps tables apart from users says so below SQL, too.
+    if let Some(own) = inner.downcast_ref::<SqlError>() {
+        return Some(own.clone());
+    }
     let engine = inner.downcast_ref::<EngineError>()?;
     let code = match engine {
         EngineError::Unavailable(_) => ErrorCode::Unavailable,

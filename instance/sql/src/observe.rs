@@ -42,6 +42,7 @@ pub fn subject(statement: &Statement, namespace: &str) -> (StatementKind, Option
     match statement {
         Statement::Query(query) => (StatementKind::Select, first_relation(query.as_ref(), namespace)),
         Statement::Explain(explain) => (StatementKind::Select, first_relation(explain.as_ref(), namespace)),
+        Statement::ExecuteAs { statement, .. } => subject(statement, namespace),
         Statement::Insert(insert) => (StatementKind::Insert, names::insert_target(&insert.table, namespace).ok()),
         Statement::Update(update) => (StatementKind::Update, relation_of(&update.table, namespace)),
         Statement::Delete(delete) => (StatementKind::Delete, first_relation(delete.as_ref(), namespace)),

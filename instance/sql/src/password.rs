@@ -11,7 +11,7 @@ const SHORTEST: usize = 8;
 /// The longest password, in characters.
 const LONGEST: usize = 72;
 /// Passwords that everybody tries first.
-const COMMON: [&str; 16] = [
+const COMMON: [&str; 40] = [
     "password",
     "passw0rd",
     "password1",
@@ -28,6 +28,30 @@ const COMMON: [&str; 16] = [
     "abc12345",
     "letmein1",
     "adminadmin",
+    "administrator",
+    "admin123",
+    "admin1234",
+    "welcome1",
+    "welcome123",
+    "changeme",
+    "changeme123",
+    "qwerty12",
+    "1q2w3e4r",
+    "1q2w3e4r5t",
+    "1qaz2wsx",
+    "zaq12wsx",
+    "asdfghjkl",
+    "87654321",
+    "987654321",
+    "12341234",
+    "12121212",
+    "88888888",
+    "football",
+    "baseball",
+    "superman",
+    "sunshine",
+    "princess",
+    "trustno1",
 ];
 
 /// What one hash costs.

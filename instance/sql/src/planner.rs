@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use datafusion::execution::SessionState;
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DataFusionStatement;
@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::bind::literal::Parameters;
 use crate::bind::names::{CATALOG, DEFAULT_NAMESPACE};
+use crate::bind::sql_type::ColumnTypes;
 use crate::relations::Relations;
 use crate::{ErrorCode, SqlError, functions};
 
@@ -79,7 +80,10 @@ impl Planner {
         // Filters on the scan are exact only together with late materialisation; without it they would read every column.
         session.options_mut().execution.parquet.pushdown_filters = true;
         session.options_mut().sql_parser.map_string_types_to_utf8view = false;
-        let context = SessionContext::new_with_config_rt(session, runtime);
+        let state = SessionStateBuilder::new().with_config(session).with_runtime_env(runtime).with_default_features();
+        let mut state = state.with_type_planner(Arc::new(ColumnTypes)).build();
+        datafusion_functions_json::register_all(&mut state)?;
+        let context = SessionContext::new_with_state(state);
         functions::generators(engine).into_iter().for_each(|function| context.register_udf(function));
         let workers = Builder::new_multi_thread().thread_name("sql").enable_all().build();
         let failed = |error| SqlError::new(ErrorCode::Internal, format!("failed to start the query threads: {error}"));

@@ -1,12 +1,15 @@
 //! Results as the public protocol writes them: column types by name, cells as JSON.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, StructArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
     Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion_functions_json::{JsonUnionEncoder, JsonUnionValue};
 use kalamdb_api::sql::{ColumnSchema, StatementResult};
 use serde_json::{Value as Json, json};
 
@@ -17,6 +20,9 @@ use crate::{ErrorCode, Identity, SqlError};
 pub fn statement_result(outcome: Outcome, identity: &Identity) -> Result<StatementResult, SqlError> {
     let as_user = identity.user.to_string();
     Ok(match outcome {
+        Outcome::As(user, outcome) => {
+            StatementResult { as_user: user.to_string(), ..statement_result(*outcome, identity)? }
+        }
         Outcome::Rows(rows) => {
             let (schema, cells) = (schema(&rows), cells(&rows)?);
             let row_count = cells.len() as u64;
@@ -68,12 +74,16 @@ pub fn type_name(of: &DataType) -> Json {
         | DataType::Decimal128(precision, scale) => {
             return json!({"Decimal": {"precision": precision, "scale": (*scale).max(0)}});
         }
+        DataType::FixedSizeList(item, length) if *item.data_type() == DataType::Float32 => {
+            return json!({"Embedding": length});
+        }
         DataType::Dictionary(_, values) => return type_name(values),
         DataType::List(_)
         | DataType::LargeList(_)
         | DataType::FixedSizeList(..)
         | DataType::Struct(_)
-        | DataType::Map(..) => "Json",
+        | DataType::Map(..)
+        | DataType::Union(..) => "Json",
         _ => "Text",
     };
     Json::from(name)
@@ -115,15 +125,69 @@ fn column_cells(array: &ArrayRef) -> Result<Vec<Json>, SqlError> {
             Ok(each(array, |at| Json::from(decimals.value_as_string(at))))
         }
         DataType::Dictionary(_, values) => column_cells(&as_type(values.as_ref().clone())?),
+        DataType::FixedSizeList(item, _) if *item.data_type() == DataType::Float32 => documents(array),
+        nested if nested.is_nested() && !matches!(nested, DataType::Union(..)) => {
+            let documents = documents(array)?.into_iter();
+            Ok(documents.map(|cell| if cell.is_null() { cell } else { Json::from(cell.to_string()) }).collect())
+        }
+        DataType::Union(..) => json_texts(array),
         _ => displayed(array),
     }
+}
+
+/// Lists and structs as JSON of their cells.
+fn documents(array: &ArrayRef) -> Result<Vec<Json>, SqlError> {
+    let of_list = |list: ArrayRef| members(&list).map(Json::from);
+    let cell = |at: usize| match array.data_type() {
+        _ if array.is_null(at) => Ok(Json::Null),
+        DataType::List(_) => of_list(array.as_list::<i32>().value(at)),
+        DataType::LargeList(_) => of_list(array.as_list::<i64>().value(at)),
+        DataType::FixedSizeList(..) => of_list(array.as_fixed_size_list().value(at)),
+        DataType::Struct(_) => of_struct(array.as_struct(), at),
+        // Entries of keys and values.
+        DataType::Map(..) => documents(&(Arc::new(array.as_map().value(at)) as ArrayRef)).map(Json::from),
+        _ => displayed(&array.slice(at, 1)).map(|texts| texts.into_iter().next().unwrap_or(Json::Null)),
+    };
+    (0..array.len()).map(cell).collect()
+}
+
+/// What stands within a list or a struct: lists and structs again, and not their text.
+fn members(array: &ArrayRef) -> Result<Vec<Json>, SqlError> {
+    match array.data_type() {
+        nested if nested.is_nested() && !matches!(nested, DataType::Union(..)) => documents(array),
+        _ => column_cells(array),
+    }
+}
+
+fn of_struct(array: &StructArray, at: usize) -> Result<Json, SqlError> {
+    let member = |(name, column): (&str, &ArrayRef)| {
+        Ok((name.to_owned(), members(&column.slice(at, 1))?.pop().unwrap_or(Json::Null)))
+    };
+    let members = array.column_names().into_iter().zip(array.columns()).map(member);
+    members.collect::<Result<serde_json::Map<_, _>, SqlError>>().map(Json::Object)
+}
+
+/// What `->` gives, as JSON text. Its NULL and the document's `null` are one.
+fn json_texts(array: &ArrayRef) -> Result<Vec<Json>, SqlError> {
+    let Some(values) = array.as_union_opt().cloned().and_then(JsonUnionEncoder::from_union) else {
+        return displayed(array);
+    };
+    let text = |at: usize| match values.get_value(at) {
+        JsonUnionValue::JsonNull => Json::Null,
+        JsonUnionValue::Bool(value) => Json::from(value.to_string()),
+        JsonUnionValue::Int(value) => Json::from(value.to_string()),
+        JsonUnionValue::Float(value) => Json::from(Json::from(value).to_string()),
+        JsonUnionValue::Str(text) => Json::from(Json::from(text).to_string()),
+        JsonUnionValue::Array(text) | JsonUnionValue::Object(text) => Json::from(text),
+    };
+    Ok((0..values.len()).map(text).collect())
 }
 
 fn each(array: &ArrayRef, cell: impl Fn(usize) -> Json) -> Vec<Json> {
     (0..array.len()).map(|at| if array.is_null(at) { Json::Null } else { cell(at) }).collect()
 }
 
-/// 64-bit and wider integers as strings, since JavaScript's numbers end at 2^53; intervals, lists and structs as their text.
+/// 64-bit and wider integers as strings, since JavaScript's numbers end at 2^53; intervals as their text.
 fn displayed(array: &ArrayRef) -> Result<Vec<Json>, SqlError> {
     let options = FormatOptions::new();
     let formatter = ArrayFormatter::try_new(array.as_ref(), &options).map_err(failed)?;

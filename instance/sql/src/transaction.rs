@@ -49,9 +49,16 @@ fn not_within(statement: &Statement) -> Option<String> {
         | Statement::Explain(_)
         | Statement::Show(_)
         | Statement::Use(_)
+        | Statement::ExecuteAs { .. }
         | Statement::Begin
         | Statement::Commit
         | Statement::Rollback => return None,
+        Statement::Subscribe(_) => "SUBSCRIBE",
+        Statement::KillJob(_) => "KILL",
+        Statement::CreateStorage(_)
+        | Statement::AlterStorage { .. }
+        | Statement::DropStorage { .. }
+        | Statement::CheckStorage { .. } => "a statement about storages",
         Statement::FlushTable(_) | Statement::FlushAll(_) => "STORAGE FLUSH",
         Statement::CreateUser { .. } | Statement::AlterUser { .. } | Statement::DropUser { .. } => {
             "a statement about users"

@@ -51,11 +51,19 @@ pub async fn execute(
         let text = "the database is stopping".into();
         return reply::sql_failure(StatusCode::SERVICE_UNAVAILABLE, begun, "UNAVAILABLE", text, None);
     };
+    let SqlRequest { sql, params, namespace_id } = request;
+    let request = Request { sql, parameters: params, namespace: namespace_id, ws_url: ws_url(&headers) };
     run(serving, request, &identity, begun).await
 }
 
-async fn run(serving: &Serving, request: SqlRequest, identity: &Identity, begun: Instant) -> Response {
-    let request = Request { sql: request.sql, parameters: request.params, namespace: request.namespace_id };
+/// The WebSocket of this instance, by the name that the client knows it under.
+fn ws_url(headers: &HeaderMap) -> String {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let scheme = if text("x-forwarded-proto") == Some("https") { "wss" } else { "ws" };
+    format!("{scheme}://{}/v1/ws", text("host").unwrap_or("localhost"))
+}
+
+async fn run(serving: &Serving, request: Request, identity: &Identity, begun: Instant) -> Response {
     let outcomes = match serving.database.execute(request, identity).await {
         Ok(outcomes) => outcomes,
         Err(error) => return reply::sql_error(begun, error),

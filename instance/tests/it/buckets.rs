@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::server::{Folder, SCHEDULER_TOKEN, Server};
 
 /// The S3 server of the tests: the binary that `KALAMDB_TEST_VERSITYGW` names.
-struct S3 {
+pub struct S3 {
     child: std::process::Child,
 }
 
@@ -26,15 +26,15 @@ impl S3 {
 }
 
 /// A bucket on that server.
-struct Bucket {
+pub struct Bucket {
     binary: String,
     folder: tempfile::TempDir,
-    port: u16,
+    pub port: u16,
 }
 
 impl Bucket {
     /// None where the environment names no S3 server.
-    fn new() -> Result<Option<Self>> {
+    pub fn new() -> Result<Option<Self>> {
         let Ok(binary) = std::env::var("KALAMDB_TEST_VERSITYGW") else {
             eprintln!("skipped: KALAMDB_TEST_VERSITYGW names no S3 server");
             return Ok(None);
@@ -45,7 +45,7 @@ impl Bucket {
         Ok(Some(Self { binary, folder, port }))
     }
 
-    async fn serve(&self) -> Result<S3> {
+    pub async fn serve(&self) -> Result<S3> {
         let s3 = S3::start(&self.binary, self.folder.path(), self.port)?;
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(s3)
@@ -62,7 +62,7 @@ impl Bucket {
     }
 
     /// Names of the objects of all tables, but for the logs.
-    fn objects(&self) -> Result<Vec<String>> {
+    pub fn objects(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let mut folders = vec![self.folder.path().join("kalam/tables")];
         while let Some(folder) = folders.pop() {

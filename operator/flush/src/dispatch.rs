@@ -223,7 +223,7 @@ fn ended(job: FlushJob) -> Outcome {
     let message = || cut(job.message.as_deref().unwrap_or("the instance gives no reason"));
     match job.state {
         FlushState::Completed => Outcome::Completed { rows: job.rows, bytes: job.bytes },
-        FlushState::Skipped => Outcome::Skipped,
+        FlushState::Skipped | FlushState::Cancelled => Outcome::Skipped,
         FlushState::Failed => Outcome::Failed { message: message() },
         FlushState::Queued | FlushState::Running => Outcome::Lost { message: "the job has not ended".to_owned() },
     }

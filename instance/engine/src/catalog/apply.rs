@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::EngineError;
 use crate::catalog::{Catalog, CatalogChange, DEFAULT_NAMESPACE, Namespace, ROOT, User};
 use crate::schema::{Column, SqlType, Table, TableId, TableKind, TableName, UserId};
+use crate::storage::Storage;
 
 /// One record that a change writes or removes.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +23,10 @@ pub enum Effect {
     PutUser(Arc<User>),
     /// The user is gone.
     DropUser(UserId),
+    /// The storage's record.
+    PutStorage(Arc<Storage>),
+    /// The storage is gone.
+    DropStorage(String),
 }
 
 /// A change that fits.
@@ -45,6 +50,8 @@ pub fn apply(catalog: &Catalog, change: &CatalogChange) -> Result<Applied, Engin
         CatalogChange::DropTable { name, id } => vec![drop_table(&mut after, name, *id)?],
         CatalogChange::PutUser(user) => put_user(&mut after, user),
         CatalogChange::DropUser(id) => drop_user(&mut after, id)?,
+        CatalogChange::PutStorage(storage) => put_storage(&mut after, storage),
+        CatalogChange::DropStorage(id) => drop_storage(&mut after, id)?,
     };
     Ok(Applied { catalog: after, effects })
 }
@@ -102,6 +109,7 @@ fn create_table(after: &mut Catalog, table: &Table) -> Result<Vec<Effect>, Engin
     if after.tables.contains_key(&table.name) {
         return Err(EngineError::AlreadyExists { what: "table", name: table.name.to_string() });
     }
+    check_storage(after, table)?;
     check_table(table).map_err(|reason| EngineError::Invalid(format!("table {}: {reason}", table.name)))?;
     let id = TableId(after.next_table_id);
     // The largest id has no key range above it.
@@ -194,6 +202,33 @@ fn drop_table(after: &mut Catalog, name: &TableName, id: TableId) -> Result<Effe
             Ok(Effect::DropTable(table))
         }
         None => Err(EngineError::NotFound { what: "table", name: name.to_string() }),
+    }
+}
+
+fn put_storage(after: &mut Catalog, storage: &Storage) -> Vec<Effect> {
+    let storage = Arc::new(storage.clone());
+    after.storages.insert(storage.id.clone(), storage.clone());
+    vec![Effect::PutStorage(storage)]
+}
+
+fn drop_storage(after: &mut Catalog, id: &str) -> Result<Vec<Effect>, EngineError> {
+    let lives_there = |table: &&Arc<Table>| table.storage.as_ref().is_some_and(|storage| storage.id == id);
+    let tables = after.tables.values().filter(lives_there).count();
+    if tables > 0 {
+        return Err(EngineError::Invalid(format!("Cannot drop storage '{id}': {tables} table(s) still using it")));
+    }
+    match after.storages.remove(id) {
+        Some(_) => Ok(vec![Effect::DropStorage(id.into())]),
+        None => Err(EngineError::NotFound { what: "storage", name: id.into() }),
+    }
+}
+
+/// A table can only be made where a storage says that there is a place.
+fn check_storage(catalog: &Catalog, table: &Table) -> Result<(), EngineError> {
+    let Some(storage) = &table.storage else { return Ok(()) };
+    match catalog.storages.get(&storage.id) {
+        Some(known) if known.location == storage.location => Ok(()),
+        _ => Err(EngineError::NotFound { what: "storage", name: storage.id.clone() }),
     }
 }
 

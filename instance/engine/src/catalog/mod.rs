@@ -17,6 +17,7 @@ pub(crate) use store::{
 
 use crate::schema::{Table, TableId, TableName, UserId};
 use crate::seq::Seq;
+use crate::storage::Storage;
 
 /// The namespace that exists from the start.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -34,6 +35,8 @@ pub struct Catalog {
     pub versions: BTreeMap<TableId, Arc<Vec<Arc<Table>>>>,
     /// By id. `root` exists from the start.
     pub users: BTreeMap<UserId, Arc<User>>,
+    /// By id; not the one that every database has.
+    pub storages: BTreeMap<String, Arc<Storage>>,
     /// The next table's number.
     pub next_table_id: u32,
 }
@@ -58,6 +61,11 @@ impl Catalog {
 
     fn put_table(&mut self, table: Arc<Table>) {
         Arc::make_mut(self.versions.entry(table.id).or_default()).push(table.clone());
+        // A catalog that was recovered knows its storages by the tables that live there.
+        if let Some(storage) = table.storage.as_ref().filter(|storage| !self.storages.contains_key(&storage.id)) {
+            let storage = Arc::new(Storage::of_table(storage, table.created_at));
+            self.storages.insert(storage.id.clone(), storage);
+        }
         self.tables.insert(table.name.clone(), table);
     }
 }
@@ -93,6 +101,8 @@ pub enum Credentials {
     None,
     /// The PHC string of an Argon2id hash.
     Password(String),
+    /// A token of a trusted issuer.
+    OAuth,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -101,6 +111,7 @@ impl std::fmt::Debug for Credentials {
         f.write_str(match self {
             Self::None => "None",
             Self::Password(_) => "Password(..)",
+            Self::OAuth => "OAuth",
         })
     }
 }
@@ -157,4 +168,8 @@ pub enum CatalogChange {
     PutUser(User),
     /// Fails where it does not exist.
     DropUser(UserId),
+    /// Creates or replaces a storage.
+    PutStorage(Box<Storage>),
+    /// Fails where it does not exist, or a table lives there.
+    DropStorage(String),
 }

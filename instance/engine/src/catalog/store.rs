@@ -12,10 +12,14 @@ use crate::codec;
 use crate::hot::store::{Family, Hot, failed, synced};
 use crate::hot::{HotSnapshot, key, volume};
 use crate::schema::{SchemaVersion, Table, TableId};
+use crate::storage::{Storage, TableStorage};
 
 const CATALOG_FORMAT: u8 = 1;
-/// Tables have a format of their own; 2 brought the history of columns.
-const TABLE_FORMAT: u8 = 2;
+/// Tables have a format of their own; 2 brought the history of columns, 3 the storage and the retention of deleted rows.
+const TABLE_FORMAT: u8 = 3;
+const OWN_STORE_TABLE_FORMAT: u8 = 2;
+/// What the keys of storages begin with, in the family `meta`.
+const STORAGE_KEY: &str = "storage/";
 
 /// The stored catalog; in a volume that has none, the first one, which is stored. `now_ms`: milliseconds since the Unix epoch.
 pub(crate) fn load_or_begin(hot: &Hot, now_ms: i64) -> Result<Catalog, EngineError> {
@@ -48,6 +52,7 @@ pub(crate) fn first_catalog(now_ms: i64) -> Catalog {
         tables: BTreeMap::new(),
         versions: BTreeMap::new(),
         users: [(root.id.clone(), Arc::new(root))].into(),
+        storages: BTreeMap::new(),
         next_table_id: 1,
     }
 }
@@ -63,6 +68,11 @@ fn load(hot: &Hot) -> Result<Catalog, EngineError> {
     snapshot.each(Family::SystemUsers, &[], |id, bytes| {
         let user: User = record(bytes, "user", id)?;
         catalog.users.insert(user.id.clone(), Arc::new(user));
+        Ok(())
+    })?;
+    snapshot.each(Family::Meta, STORAGE_KEY.as_bytes(), |id, bytes| {
+        let storage: Storage = record(bytes, "storage", id)?;
+        catalog.storages.insert(storage.id.clone(), Arc::new(storage));
         Ok(())
     })?;
     // Versions of a table follow one another, so that the newest is the last to be put.
@@ -92,7 +102,8 @@ pub(crate) fn table_bytes(table: &Table) -> Vec<u8> {
 
 /// Reads a table's record; `key` names it in the error.
 pub(crate) fn table_of(bytes: &[u8], key: &[u8]) -> Result<Table, EngineError> {
-    codec::decode(TABLE_FORMAT, bytes, &format!("table record '{}'", key.escape_ascii()))
+    let what = format!("table record '{}'", key.escape_ascii());
+    codec::decode_grown(OWN_STORE_TABLE_FORMAT, TABLE_FORMAT, bytes, &(None::<TableStorage>, None::<u32>), &what)
 }
 
 /// A namespace's record, in the volume and in the mirror alike.
@@ -128,6 +139,11 @@ pub(crate) fn stage(hot: &Hot, batch: &mut WriteBatch, after: &Catalog, effects:
                 batch.put_cf(hot.family(Family::SystemUsers), user.id.as_str(), bytes);
             }
             Effect::DropUser(id) => batch.delete_cf(hot.family(Family::SystemUsers), id.as_str()),
+            Effect::PutStorage(storage) => {
+                let bytes = codec::encode(CATALOG_FORMAT, &**storage);
+                batch.put_cf(hot.family(Family::Meta), storage_key(&storage.id), bytes);
+            }
+            Effect::DropStorage(id) => batch.delete_cf(hot.family(Family::Meta), storage_key(id)),
         }
     }
     batch.put_cf(hot.family(Family::Meta), volume::NEXT_TABLE_KEY, volume::encode(&after.next_table_id));
@@ -143,8 +159,42 @@ fn stage_drop(hot: &Hot, batch: &mut WriteBatch, table: &Table) {
     }
 }
 
+fn storage_key(id: &str) -> String {
+    format!("{STORAGE_KEY}{id}")
+}
+
 fn table_key(id: TableId, version: SchemaVersion) -> Vec<u8> {
     let mut bytes = key::table_prefix(id);
     bytes.extend_from_slice(&version.0.to_be_bytes());
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hot::DroppedTable;
+    use crate::schema::testing::table;
+    use crate::schema::{SqlType, TableKind};
+    use crate::storage::Location;
+
+    #[test]
+    fn records_from_before_storages_are_those_of_tables_in_the_databases_own_store() {
+        let own = table(TableKind::Shared, &[SqlType::Int], &[0]);
+        let mut bytes = table_bytes(&own);
+        // Two fields that say none, which the older format did not have.
+        bytes.truncate(bytes.len() - 2);
+        bytes[0] = OWN_STORE_TABLE_FORMAT;
+        assert_eq!(table_of(&bytes, b"1").unwrap(), own);
+        let location = Location::Filesystem { path: "/x".into() };
+        let elsewhere = Table { storage: Some(TableStorage { id: "s".into(), location }), ..own.clone() };
+        assert_eq!(table_of(&table_bytes(&elsewhere), b"1").unwrap(), elsewhere);
+
+        let dropped = DroppedTable::new(&own, 7);
+        let mut bytes = dropped.encode();
+        bytes.truncate(bytes.len() - 1);
+        bytes[0] = 1;
+        assert_eq!(DroppedTable::decode(&bytes).unwrap(), dropped);
+        let dropped = DroppedTable::new(&elsewhere, 7);
+        assert_eq!(DroppedTable::decode(&dropped.encode()).unwrap(), dropped);
+    }
 }

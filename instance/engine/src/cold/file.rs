@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::{DataType, Schema, SchemaRef};
 use bytes::{Bytes, BytesMut};
 use object_store::buffered::BufWriter;
 use parquet::arrow::ArrowWriter;
@@ -97,6 +97,13 @@ pub fn writer_properties(schema: &Schema, looked_up: &[String], layout: Layout) 
     for field in schema.fields().iter().filter(|field| field.data_type().is_floating()) {
         properties =
             properties.set_column_statistics_enabled(ColumnPath::from(field.name().as_str()), EnabledStatistics::None);
+    }
+    // Hardly a number of an embedding stands twice, and its bounds prune nothing.
+    for field in schema.fields().iter().filter(|field| matches!(field.data_type(), DataType::FixedSizeList(..))) {
+        let numbers = ColumnPath::new(vec![field.name().clone(), "list".into(), "element".into()]);
+        properties = properties
+            .set_column_statistics_enabled(numbers.clone(), EnabledStatistics::None)
+            .set_column_dictionary_enabled(numbers, false);
     }
     if schema.column_with_name(UPDATED).is_some() {
         properties = with_bloom_filter(properties, UPDATED, UPDATED_FPP, UPDATED_NDV);

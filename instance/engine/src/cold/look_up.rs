@@ -181,6 +181,8 @@ fn order(value: &ScalarValue, bound: &ScalarValue) -> Option<std::cmp::Ordering>
     match (value, bound) {
         (ScalarValue::Int64(Some(value)), ScalarValue::Int16(Some(bound))) => value.partial_cmp(&i64::from(*bound)),
         (ScalarValue::Int64(Some(value)), ScalarValue::Int32(Some(bound))) => value.partial_cmp(&i64::from(*bound)),
+        // TIME stands in files as a number.
+        (ScalarValue::Time64Microsecond(Some(value)), ScalarValue::Int64(Some(bound))) => value.partial_cmp(bound),
         _ => value.partial_cmp(bound),
     }
 }
@@ -402,7 +404,10 @@ fn bloom_may_hold(filter: &Sbbf, value: &ScalarValue, physical: PhysicalType) ->
             i32::try_from(*number).is_ok_and(|number| filter.check(&number))
         }
         (ScalarValue::Int64(Some(number)), PhysicalType::INT64) => filter.check(number),
-        (ScalarValue::TimestampMicrosecond(Some(number), _), PhysicalType::INT64) => filter.check(number),
+        (
+            ScalarValue::TimestampMicrosecond(Some(number), _) | ScalarValue::Time64Microsecond(Some(number)),
+            PhysicalType::INT64,
+        ) => filter.check(number),
         (ScalarValue::Utf8(Some(text)), PhysicalType::BYTE_ARRAY) => filter.check(text.as_str()),
         (ScalarValue::Binary(Some(bytes)), PhysicalType::BYTE_ARRAY) => filter.check(bytes.as_slice()),
         (ScalarValue::Decimal128(Some(unscaled), ..), PhysicalType::INT32) => {

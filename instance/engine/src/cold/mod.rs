@@ -1,6 +1,6 @@
 //! The cold tier: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key.
 //!
-//! * [`store`], [`folder`], `whole`, [`identity`]: the object store and who owns its prefix;
+//! * [`store`], [`folder`], `whole`, [`routes`], [`probe`], [`identity`]: the object stores and who owns their prefix;
 //! * [`schema`], [`stats`], [`file`], [`vector`]: what is written;
 //! * [`log`], [`end`], [`blame`], [`tombstones`], [`snapshot`]: the Delta log, and one version of it in memory;
 //! * [`name`], [`pins`]: what a file's name tells, and which files somebody may still read;
@@ -20,7 +20,9 @@ pub mod log;
 pub mod look_up;
 pub mod name;
 pub mod pins;
+pub mod probe;
 pub mod reader;
+pub mod routes;
 pub mod scalar;
 pub mod schema;
 pub mod snapshot;
@@ -87,6 +89,11 @@ impl ColdTier {
     /// The object store.
     pub fn store(&self) -> &ColdStore {
         &self.store
+    }
+
+    /// The tables that live in other stores.
+    pub fn routes(&self) -> &routes::Routes {
+        self.store.routes()
     }
 
     /// Footers and bloom filters.

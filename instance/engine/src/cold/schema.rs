@@ -119,20 +119,22 @@ fn delta_field(column: &FileColumn) -> Json {
     })
 }
 
-fn delta_type(sql_type: SqlType) -> String {
-    match sql_type {
-        SqlType::Boolean => "boolean".into(),
-        SqlType::SmallInt => "short".into(),
-        SqlType::Int => "integer".into(),
-        SqlType::BigInt => "long".into(),
-        SqlType::Float => "float".into(),
-        SqlType::Double => "double".into(),
-        SqlType::Decimal { precision, scale } => format!("decimal({precision},{scale})"),
-        SqlType::Text | SqlType::Json => "string".into(),
-        SqlType::Bytes => "binary".into(),
-        SqlType::Timestamp => "timestamp".into(),
-        SqlType::Date => "date".into(),
-    }
+fn delta_type(sql_type: SqlType) -> Json {
+    let name = match sql_type {
+        SqlType::Boolean => "boolean",
+        SqlType::SmallInt => "short",
+        SqlType::Int => "integer",
+        SqlType::BigInt | SqlType::Time => "long",
+        SqlType::Float => "float",
+        SqlType::Double => "double",
+        SqlType::Decimal { precision, scale } => return json!(format!("decimal({precision},{scale})")),
+        SqlType::Text | SqlType::Json | SqlType::Uuid | SqlType::File => "string",
+        SqlType::Bytes => "binary",
+        SqlType::Timestamp | SqlType::DateTime => "timestamp",
+        SqlType::Date => "date",
+        SqlType::Embedding { .. } => return json!({"type": "array", "elementType": "float", "containsNull": true}),
+    };
+    json!(name)
 }
 
 fn system_column(name: &'static str, sql_type: SqlType) -> FileColumn {

@@ -17,6 +17,7 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, Pu
 use uuid::Uuid;
 
 use super::folder::{self, DurableFolder, Staged};
+use super::routes::{Routed, Routes};
 use super::whole::WholeRanges;
 use crate::EngineError;
 use crate::config::ObjectStoreConfig;
@@ -56,6 +57,8 @@ pub struct ColdStore {
     name: Arc<str>,
     /// Why the last request failed; none where the store answered.
     trouble: Arc<ArcSwapOption<String>>,
+    /// The tables that lie in other stores.
+    routes: Routes,
 }
 
 impl ColdStore {
@@ -117,7 +120,9 @@ impl ColdStore {
             "" => store,
             prefix => Arc::new(PrefixStore::new(store, Path::from(prefix))),
         };
-        Self { objects: Arc::new(WholeRanges(objects)), folder: None, name: name.into(), trouble: Arc::default() }
+        let routes = Routes::default();
+        let routed = Routed { own: Arc::new(WholeRanges(objects)), routes: routes.clone() };
+        Self { objects: Arc::new(routed), folder: None, name: name.into(), trouble: Arc::default(), routes }
     }
 
     /// The same store with its requests passing through `wrap`: where tests inject faults.
@@ -129,6 +134,11 @@ impl ColdStore {
     /// The objects, relative to the prefix.
     pub fn objects(&self) -> &Arc<dyn ObjectStore> {
         &self.objects
+    }
+
+    /// The tables that lie in other stores.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// Where it is, for people: `bucket kalam at http://s3:7070`, `folder /data/cold`.
@@ -199,6 +209,9 @@ impl ColdStore {
 
     /// Returns once a power cut can't take the object away any more.
     pub async fn make_durable(&self, path: &Path) -> Result<(), EngineError> {
+        if let Some(other) = self.routes.of(path) {
+            return Box::pin(other.make_durable(path)).await;
+        }
         let Some(folder) = self.folder.clone() else { return Ok(()) };
         let file: PathBuf = folder.join(path.as_ref());
         on_disk(&format!("sync {path} to disk"), move || folder::sync_up_to(&file, &folder)).await
@@ -219,6 +232,9 @@ impl ColdStore {
 
     /// Deletes everything below a folder; answers with how many objects there were.
     pub async fn delete_folder(&self, folder: &Path) -> Result<usize, EngineError> {
+        if let Some(other) = self.routes.of(folder) {
+            return Box::pin(other.delete_folder(folder)).await;
+        }
         let failed = |error| self.failed(format!("list {folder}"), error);
         let found: Vec<_> = self.objects.list(Some(folder)).try_collect().await.map_err(failed)?;
         let objects = found.len();
@@ -237,6 +253,9 @@ impl ColdStore {
 
     /// Files of a local folder that were begun and never got their name. An object store has none that could be seen.
     pub async fn staged(&self, folder: &Path) -> Result<Vec<Staged>, EngineError> {
+        if let Some(other) = self.routes.of(folder) {
+            return Box::pin(other.staged(folder)).await;
+        }
         let Some(root) = &self.folder else { return Ok(Vec::new()) };
         let path = root.join(folder.as_ref());
         on_disk(&format!("search {folder} for files of dead jobs"), move || folder::staged(&path)).await

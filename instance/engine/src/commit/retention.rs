@@ -46,11 +46,11 @@ impl ChangeLogs {
     }
 
     /// Tables whose log has grown too large or too old, with the sequence up to which it must go. The slice that is being
-    /// written stays.
-    pub fn due(&self, max_bytes: u64, max_age: Duration, now_ms: i64) -> Vec<(TableId, Seq)> {
+    /// written stays. `max_age` is asked for each table.
+    pub fn due(&self, max_bytes: u64, max_age: impl Fn(TableId) -> Duration, now_ms: i64) -> Vec<(TableId, Seq)> {
         let now = (now_ms - EPOCH_MS).div_euclid(SLICE_MS);
-        let oldest = now - (max_age.as_millis() as i64).div_euclid(SLICE_MS);
-        let floor = |log: &ChangeLog| {
+        let floor = |table: TableId, log: &ChangeLog| {
+            let oldest = now - (max_age(table).as_millis() as i64).div_euclid(SLICE_MS);
             let mut bytes = log.bytes;
             let drop = log.slices.iter().take_while(|(slice, size)| {
                 let goes = **slice < now && (bytes > max_bytes || **slice < oldest);
@@ -59,7 +59,7 @@ impl ChangeLogs {
             });
             drop.last().map(|(slice, _)| end_of(*slice))
         };
-        self.tables.iter().filter_map(|(table, log)| Some((*table, floor(log)?))).collect()
+        self.tables.iter().filter_map(|(table, log)| Some((*table, floor(*table, log)?))).collect()
     }
 }
 
@@ -84,8 +84,9 @@ mod tests {
         for seconds in [0, 10, 20, 30] {
             logs.add(table, at(seconds), 100);
         }
-        let due =
-            |logs: &ChangeLogs, bytes, age, now: i64| logs.due(bytes, Duration::from_secs(age), EPOCH_MS + now * 1000);
+        let due = |logs: &ChangeLogs, bytes, age, now: i64| {
+            logs.due(bytes, |_| Duration::from_secs(age), EPOCH_MS + now * 1000)
+        };
         assert_eq!(due(&logs, 400, 1000, 31), []);
         assert_eq!(due(&logs, 250, 1000, 31), [(table, end_of(1))]);
         assert_eq!(due(&logs, 0, 1000, 31), [(table, end_of(2))], "the slice that is being written stays");

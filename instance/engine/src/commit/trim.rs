@@ -1,5 +1,6 @@
 //! A thread that keeps the change logs within their bounds: it finds what must go, and the committer deletes it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,19 +15,24 @@ use crate::config::Limits;
 use crate::hot::changes;
 use crate::hot::store::{Family, failed};
 use crate::hot::{HotSnapshot, key};
-use crate::schema::{TableId, TableKind};
+use crate::schema::{Table, TableId, TableKind};
 use crate::seq::Seq;
 
 /// How often the logs are looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Ranges that one commit deletes: a per-user table has one range for each user.
 const RANGES: usize = 1000;
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Starts the thread.
 pub(super) fn start(queue: Sender<Message>, shared: Arc<Shared>, limits: &Limits) -> Result<Background, EngineError> {
     let (bytes, age) = (limits.change_log_bytes, limits.change_log_age);
     Background::start("change-log", INTERVAL, move || {
-        let due = shared.changes.lock().due(bytes, age, shared.clock.now_micros() / 1000);
+        let catalog = shared.catalog.load_full();
+        let hours = |table: &Table| Some((table.id, table.deleted_retention_hours?));
+        let own: HashMap<TableId, u32> = catalog.tables.values().filter_map(|table| hours(table)).collect();
+        let age_of = |table| own.get(&table).map_or(age, |hours| HOUR * *hours);
+        let due = shared.changes.lock().due(bytes, age_of, shared.clock.now_micros() / 1000);
         for (table, floor) in due {
             if let Err(error) = trim(&queue, &shared, table, floor) {
                 tracing::warn!(table = table.0, %error, "failed to trim a change log; it is tried again");

@@ -108,6 +108,7 @@ impl Writer {
                     self.shared.changes.lock().remove(table.id);
                 }
                 Effect::PutNamespace(_) | Effect::DropNamespace(_) | Effect::PutUser(_) | Effect::DropUser(_) => {}
+                Effect::PutStorage(_) | Effect::DropStorage(_) => {}
             }
         }
         self.shared.catalog.store(Arc::new(applied.catalog));

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kalamdb_api::flush::{FlushJob, FlushReason, FlushState};
+use kalamdb_api::flush::{FlushJob, FlushReason};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -110,11 +110,9 @@ impl Flusher {
         for holds in [false, true] {
             let mut held = if holds { Some(lane.lock().await) } else { None };
             let alive = self.runner.begin_attempt(table);
-            self.jobs.change(id, |record| {
-                record.job.state = FlushState::Running;
-                record.job.started_at.get_or_insert(self.runner.now_ms());
-                record.attempt = Some(alive.id());
-            })?;
+            if !self.jobs.begin(id, alive.id(), self.runner.now_ms())? {
+                return Ok(Ended::CalledOff);
+            }
             let of_statement = self.jobs.get(id).is_none_or(|job| job.reason == FlushReason::Statement);
             let extent = if of_statement { Extent::All } else { Extent::Due };
             let job = CompactionJob { attempt: alive.id(), extent, config: &self.tending.config };

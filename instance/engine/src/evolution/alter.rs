@@ -207,10 +207,10 @@ impl Altered {
             physical_name: column.physical_name.clone(),
         });
         column.sql_type = to;
-        match common_type(column.stored_type, to) {
+        match common_type(column.stored_type, to.in_files()) {
             Some(stored_type) => column.stored_type = stored_type,
             None => {
-                column.stored_type = to;
+                column.stored_type = to.in_files();
                 column.physical_name = free_name;
                 column.optional_in_files = true;
             }

@@ -80,7 +80,7 @@ pub fn source_anew(column: &Column, file: &Schema) -> FileSource {
 
 /// From the type of an era, counted from the oldest, to the present one.
 fn casts_since(column: &Column, era: usize) -> Vec<SqlType> {
-    let is_text = |of: SqlType| matches!(of, SqlType::Text | SqlType::Json);
+    let is_text = |of: SqlType| matches!(of, SqlType::Text | SqlType::Json | SqlType::File);
     let mut since = column.former.iter().skip(era).map(|former| former.sql_type);
     let written_as = since.rfind(|of| !is_text(*of));
     match written_as {

@@ -30,8 +30,9 @@ pub fn type_change(from: SqlType, to: SqlType) -> TypeChange {
     use SqlType::*;
     match (from, to) {
         _ if from == to => TypeChange::Widens,
-        (Json, Text) => TypeChange::Widens,
-        (Bytes, _) => TypeChange::Refused,
+        (Json | File | Uuid, Text) | (File, Json) => TypeChange::Widens,
+        (Timestamp, DateTime) | (DateTime, Timestamp) => TypeChange::Widens,
+        (Bytes | Embedding { .. }, _) => TypeChange::Refused,
         (_, Text) => TypeChange::IntoText,
         (Float | SmallInt | Int, Double) => TypeChange::Widens,
         (Double, Float) => TypeChange::Narrows,
@@ -61,7 +62,8 @@ pub fn type_change(from: SqlType, to: SqlType) -> TypeChange {
 pub fn common_type(stored: SqlType, new: SqlType) -> Option<SqlType> {
     use SqlType::*;
     match (stored, new) {
-        (Text | Json, Text | Json) => Some(new),
+        (Text | Json | File | Uuid, Text | Json | File | Uuid) => Some(new),
+        (Timestamp | DateTime, Timestamp | DateTime) => Some(new),
         (Double, Float | SmallInt | Int | BigInt) | (Float | SmallInt | Int | BigInt, Double) => Some(Double),
         (Decimal { precision, scale }, Decimal { precision: digits, scale: behind }) => {
             decimal((precision - scale).max(digits - behind), scale.max(behind))
@@ -94,7 +96,8 @@ pub fn same_field(from: SqlType, to: SqlType) -> bool {
     use SqlType::*;
     match (from, to) {
         (Decimal { scale, .. }, Decimal { scale: behind, .. }) => scale == behind,
-        (Text | Json, Text | Json) | (Float, Double) => true,
+        (Text | Json | File, Text | Json | File) | (Float, Double) => true,
+        (Timestamp | DateTime, Timestamp | DateTime) => true,
         _ => from == to || (from.is_integer() && to.is_integer()),
     }
 }

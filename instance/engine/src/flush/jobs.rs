@@ -122,6 +122,38 @@ impl Jobs {
         self.store(record)
     }
 
+    /// The job runs from now on, as that attempt; `false` where it was called off before.
+    pub fn begin(&self, id: &str, attempt: Uuid, now_ms: i64) -> Result<bool, EngineError> {
+        let mut begins = true;
+        self.change(id, |record| {
+            begins = !record.job.state.is_final();
+            if begins {
+                record.job.state = FlushState::Running;
+                record.job.started_at.get_or_insert(now_ms);
+                record.attempt = Some(attempt);
+            }
+        })?;
+        Ok(begins)
+    }
+
+    /// Calls a job off that waits. One that runs goes on to its end: half of it may be committed already.
+    pub fn cancel(&self, id: &str, now_ms: i64) -> Result<(), EngineError> {
+        let mut known = self.known.lock();
+        let missing = || EngineError::NotFound { what: "job", name: id.into() };
+        let record = known.get_mut(id).ok_or_else(missing)?;
+        match record.job.state {
+            FlushState::Queued => {
+                (record.job.state, record.job.finished_at) = (FlushState::Cancelled, Some(now_ms));
+                record.job.message = Some("called off before it began".into());
+                self.store(record)
+            }
+            FlushState::Running => Err(EngineError::Invalid(format!(
+                "job {id} runs already, and goes on to its end: only one that waits can be killed"
+            ))),
+            state => Err(EngineError::Invalid(format!("job {id} has ended already: {}", state.as_str()))),
+        }
+    }
+
     /// The job of that id.
     pub fn get(&self, id: &str) -> Option<FlushJob> {
         self.known.lock().get(id).map(|record| record.job.clone())
@@ -217,6 +249,24 @@ fn check_id(id: &str) -> Result<(), EngineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_that_waits_can_be_called_off_and_never_begins_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let hot = Hot::open(&crate::flush::tests::config(folder.path()), 0).unwrap();
+        let jobs = Jobs::load(Arc::new(hot)).unwrap();
+        let table = TableName::new("n", "t");
+        for id in ["waits", "runs"] {
+            jobs.add(JobKind::Flush, id, &table, FlushReason::Statement, 1).unwrap();
+        }
+        assert!(jobs.begin("runs", Uuid::from_u128(1), 2).unwrap());
+        assert!(jobs.cancel("runs", 3).unwrap_err().to_string().contains("runs already"));
+        jobs.cancel("waits", 3).unwrap();
+        assert!(!jobs.begin("waits", Uuid::from_u128(2), 4).unwrap());
+        assert_eq!(jobs.get("waits").unwrap().state, FlushState::Cancelled);
+        assert!(jobs.cancel("waits", 5).unwrap_err().to_string().contains("has ended already: cancelled"));
+        assert!(matches!(jobs.cancel("nobody", 5), Err(EngineError::NotFound { .. })));
+    }
 
     #[test]
     fn records_of_earlier_formats_are_read() {

@@ -81,6 +81,8 @@ pub(crate) enum Ended {
     Flushed(Flushed),
     Compacted(Compacted),
     NothingToDo,
+    /// The job says so already.
+    CalledOff,
 }
 
 impl Flusher {
@@ -191,6 +193,11 @@ impl Flusher {
     /// All jobs that are remembered, newest first.
     pub fn jobs(&self) -> Vec<Job> {
         self.jobs.all()
+    }
+
+    /// Calls off a job that waits.
+    pub fn cancel(&self, id: &str) -> Result<(), EngineError> {
+        self.jobs.cancel(id, self.runner.now_ms())
     }
 
     /// A scheduler is alive: the safety net rests.
@@ -312,11 +319,9 @@ impl Flusher {
     ) -> Result<Ended, EngineError> {
         let (alive, began) = (self.runner.begin_attempt(table), Instant::now());
         let attempt = alive.id();
-        self.jobs.change(id, |record| {
-            record.job.state = FlushState::Running;
-            record.job.started_at = Some(self.runner.now_ms());
-            record.attempt = Some(attempt);
-        })?;
+        if !self.jobs.begin(id, attempt, self.runner.now_ms())? {
+            return Ok(Ended::CalledOff);
+        }
         self.check_not_stopped(table)?;
         if !self.runner.has_unflushed(table) {
             return Ok(Ended::NothingToDo);
@@ -328,6 +333,9 @@ impl Flusher {
     }
 
     fn end(&self, kind: JobKind, id: &str, ended: Result<Ended, EngineError>) {
+        if matches!(ended, Ok(Ended::CalledOff)) {
+            return;
+        }
         let stored = self.jobs.change(id, |record| {
             let job = &mut record.job;
             job.finished_at = Some(self.runner.now_ms());
@@ -343,6 +351,7 @@ impl Flusher {
                     (job.state, job.message) =
                         (FlushState::Skipped, Some(format!("there was nothing to {}", kind.as_str())));
                 }
+                Ok(Ended::CalledOff) => {}
                 Err(error) => (job.state, job.message) = (FlushState::Failed, Some(error.to_string())),
             }
         });

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder,
-    Int16Builder, Int32Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringBuilder,
-    TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeListBuilder, Float32Builder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringBuilder,
+    Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
 };
 use arrow_schema::{Field, Schema, SchemaRef};
 
 use crate::EngineError;
 use crate::hot::row::{self, RowHeader, RowReader};
-use crate::schema::{SqlType, Table, USER_ID};
+use crate::schema::{SqlType, Table, USER_ID, embedding_item};
 
 /// Collects rows of one table into batches of chosen columns.
 pub struct BatchBuilder {
@@ -132,6 +132,9 @@ enum ColumnBuilder {
     Bytes(BinaryBuilder),
     Timestamp(TimestampMicrosecondBuilder),
     Date(Date32Builder),
+    Time(Time64MicrosecondBuilder),
+    Uuid(StringBuilder),
+    Embedding(FixedSizeListBuilder<Float32Builder>, u16),
 }
 
 impl ColumnBuilder {
@@ -144,10 +147,16 @@ impl ColumnBuilder {
             SqlType::Float => Self::Float(Float32Builder::new()),
             SqlType::Double => Self::Double(Float64Builder::new()),
             SqlType::Decimal { .. } => Self::Decimal(Decimal128Builder::new().with_data_type(sql_type.arrow())),
-            SqlType::Text | SqlType::Json => Self::Text(StringBuilder::new()),
+            SqlType::Text | SqlType::Json | SqlType::File => Self::Text(StringBuilder::new()),
             SqlType::Bytes => Self::Bytes(BinaryBuilder::new()),
-            SqlType::Timestamp => Self::Timestamp(utc()),
+            SqlType::Timestamp | SqlType::DateTime => Self::Timestamp(utc()),
             SqlType::Date => Self::Date(Date32Builder::new()),
+            SqlType::Time => Self::Time(Time64MicrosecondBuilder::new()),
+            SqlType::Uuid => Self::Uuid(StringBuilder::new()),
+            SqlType::Embedding { dimensions } => {
+                let numbers = FixedSizeListBuilder::new(Float32Builder::new(), i32::from(dimensions));
+                Self::Embedding(numbers.with_field(embedding_item()), dimensions)
+            }
         }
     }
 
@@ -164,6 +173,12 @@ impl ColumnBuilder {
             Self::Bytes(builder) => builder.append_option(field),
             Self::Timestamp(builder) => builder.append_option(field.map(row::integer).transpose()?),
             Self::Date(builder) => builder.append_option(field.map(row::integer).transpose()?),
+            Self::Time(builder) => builder.append_option(field.map(row::integer).transpose()?),
+            Self::Uuid(builder) => {
+                let uuid = field.map(row::uuid).transpose()?;
+                builder.append_option(uuid.map(|uuid| uuid.hyphenated().to_string()));
+            }
+            Self::Embedding(builder, dimensions) => append_embedding(builder, *dimensions, field)?,
         }
         Ok(())
     }
@@ -181,6 +196,23 @@ impl ColumnBuilder {
             Self::Bytes(builder) => Arc::new(builder.finish()),
             Self::Timestamp(builder) => Arc::new(builder.finish()),
             Self::Date(builder) => Arc::new(builder.finish()),
+            Self::Time(builder) => Arc::new(builder.finish()),
+            Self::Uuid(builder) => Arc::new(builder.finish()),
+            Self::Embedding(builder, _) => Arc::new(builder.finish()),
         }
     }
+}
+
+/// A NULL takes as many numbers as any other: the list's length is fixed.
+fn append_embedding(
+    builder: &mut FixedSizeListBuilder<Float32Builder>,
+    dimensions: u16,
+    field: Option<&[u8]>,
+) -> Result<(), EngineError> {
+    match field {
+        Some(field) => row::numbers(field, dimensions)?.for_each(|number| builder.values().append_value(number)),
+        None => builder.values().append_value_n(0.0, usize::from(dimensions)),
+    }
+    builder.append(field.is_some());
+    Ok(())
 }

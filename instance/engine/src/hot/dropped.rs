@@ -6,8 +6,11 @@ use uuid::Uuid;
 use crate::EngineError;
 use crate::codec;
 use crate::schema::{Table, TableId};
+use crate::storage::TableStorage;
 
-const DROPPED_FORMAT: u8 = 1;
+/// 2 brought the storage.
+const DROPPED_FORMAT: u8 = 2;
+const OWN_STORE_FORMAT: u8 = 1;
 
 /// A record of the family `meta`. Written in the batch of the commit that drops the table, and kept until its folder is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,8 @@ pub struct DroppedTable {
     pub uuid: Uuid,
     /// When it was dropped, in milliseconds since the Unix epoch.
     pub at_ms: i64,
+    /// Where it lived; none for the database's own object store.
+    pub storage: Option<TableStorage>,
 }
 
 impl DroppedTable {
@@ -26,7 +31,7 @@ impl DroppedTable {
 
     /// A table that is dropped at that moment.
     pub fn new(table: &Table, at_ms: i64) -> Self {
-        Self { id: table.id, uuid: table.uuid, at_ms }
+        Self { id: table.id, uuid: table.uuid, at_ms, storage: table.storage.clone() }
     }
 
     /// The record's key.
@@ -41,6 +46,6 @@ impl DroppedTable {
 
     /// Reads a record.
     pub fn decode(bytes: &[u8]) -> Result<Self, EngineError> {
-        codec::decode(DROPPED_FORMAT, bytes, "record of a dropped table")
+        codec::decode_grown(OWN_STORE_FORMAT, DROPPED_FORMAT, bytes, &None::<TableStorage>, "record of a dropped table")
     }
 }

@@ -1,9 +1,10 @@
 //! Order-preserving keys: table id, the user in per-user tables, then the primary key.
 //!
 //! The order of the encoded bytes is the order of the values, and no key is a prefix of another, so that ranges of keys are
-//! ranges of bytes. Integers, dates and timestamps take eight bytes whatever their SQL type: widening a column keeps its keys.
+//! ranges of bytes. Integers, dates and times take eight bytes whatever their SQL type: widening a column keeps its keys.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::EngineError;
 use crate::schema::{Column, SqlType, Table, TableId, TableKind, UserId};
@@ -152,7 +153,9 @@ fn put_value(bytes: &mut Vec<u8>, table: &Table, column: &Column, value: &Value)
         }
         (SqlType::Int | SqlType::BigInt, Value::Int(value)) => put_integer(bytes, (*value).into()),
         (SqlType::BigInt, Value::BigInt(value)) => put_integer(bytes, *value),
-        (SqlType::Timestamp, Value::Timestamp(value)) => put_integer(bytes, *value),
+        (SqlType::Timestamp | SqlType::DateTime, Value::Timestamp(value)) => put_integer(bytes, *value),
+        (SqlType::Time, Value::Time(value)) => put_integer(bytes, *value),
+        (SqlType::Uuid, Value::Uuid(value)) => bytes.extend_from_slice(value.as_bytes()),
         (SqlType::Date, Value::Date(value)) => put_integer(bytes, (*value).into()),
         (SqlType::Decimal { .. }, Value::Decimal(value)) => {
             bytes.extend_from_slice(&(*value as u128 ^ WIDE_SIGN).to_be_bytes());
@@ -172,12 +175,16 @@ fn take_value(rest: &mut &[u8], sql_type: SqlType) -> Result<Value, EngineError>
         SqlType::SmallInt => Value::SmallInt(take_integer(rest)?.try_into().map_err(range)?),
         SqlType::Int => Value::Int(take_integer(rest)?.try_into().map_err(range)?),
         SqlType::BigInt => Value::BigInt(take_integer(rest)?),
-        SqlType::Timestamp => Value::Timestamp(take_integer(rest)?),
+        SqlType::Timestamp | SqlType::DateTime => Value::Timestamp(take_integer(rest)?),
+        SqlType::Time => Value::Time(take_integer(rest)?),
+        SqlType::Uuid => Value::Uuid(Uuid::from_bytes(take::<16>(rest)?)),
         SqlType::Date => Value::Date(take_integer(rest)?.try_into().map_err(range)?),
         SqlType::Decimal { .. } => Value::Decimal((u128::from_be_bytes(take::<16>(rest)?) ^ WIDE_SIGN) as i128),
         SqlType::Text => Value::Text(take_string(rest)?),
         SqlType::Bytes => Value::Bytes(take_text(rest)?),
-        SqlType::Float | SqlType::Double | SqlType::Json => return Err(corrupt("its type can't be a key")),
+        SqlType::Float | SqlType::Double | SqlType::Json | SqlType::Embedding { .. } | SqlType::File => {
+            return Err(corrupt("its type can't be a key"));
+        }
     })
 }
 

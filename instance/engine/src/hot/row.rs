@@ -9,9 +9,11 @@
 //! 22..    fields in ascending order of column id: id (varint), length (varint), bytes
 //! ```
 //!
-//! NULL is the absence of a field. Integers, dates and timestamps are zigzag varints whatever their SQL type, so that a widened
+//! NULL is the absence of a field. Integers, dates and times are zigzag varints whatever their SQL type, so that a widened
 //! column needs no rewrite. A column that is younger than the row's schema version reads its initial value; one that was dropped is
 //! skipped; one whose type has changed since is converted. Writers encode rows before they have a `_seq`; the committer [stamps](stamp) it into the bytes.
+
+use uuid::Uuid;
 
 use crate::EngineError;
 use crate::evolution::reading::{FormerField, former_fields};
@@ -224,23 +226,29 @@ fn field_bytes(sql_type: SqlType, value: &Value) -> Option<FieldBytes<'_>> {
         (SqlType::SmallInt | SqlType::Int | SqlType::BigInt, Value::SmallInt(value)) => integer((*value).into()),
         (SqlType::Int | SqlType::BigInt, Value::Int(value)) => integer((*value).into()),
         (SqlType::BigInt, Value::BigInt(value)) => integer(*value),
-        (SqlType::Timestamp, Value::Timestamp(value)) => integer(*value),
+        (SqlType::Timestamp | SqlType::DateTime, Value::Timestamp(value)) => integer(*value),
+        (SqlType::Time, Value::Time(value)) => integer(*value),
         (SqlType::Date, Value::Date(value)) => integer((*value).into()),
         (SqlType::Float | SqlType::Double, Value::Float(value)) => Some(FieldBytes::inline(&value.to_le_bytes())),
         (SqlType::Double, Value::Double(value)) => Some(FieldBytes::inline(&value.to_le_bytes())),
         (SqlType::Decimal { .. }, Value::Decimal(value)) => Some(FieldBytes::inline(&value.to_le_bytes())),
-        (SqlType::Text, Value::Text(text)) | (SqlType::Json, Value::Json(text)) => {
+        (SqlType::Text, Value::Text(text)) | (SqlType::Json | SqlType::File, Value::Json(text)) => {
             Some(FieldBytes::Borrowed(text.as_bytes()))
+        }
+        (SqlType::Uuid, Value::Uuid(uuid)) => Some(FieldBytes::inline(uuid.as_bytes())),
+        (SqlType::Embedding { dimensions }, Value::Embedding(numbers)) if numbers.len() == usize::from(dimensions) => {
+            Some(FieldBytes::Owned(numbers.iter().flat_map(|number| number.to_le_bytes()).collect()))
         }
         (SqlType::Bytes, Value::Bytes(bytes)) => Some(FieldBytes::Borrowed(bytes)),
         _ => None,
     }
 }
 
-/// The bytes of one field: small ones in place, large ones where they are.
+/// The bytes of one field: small ones in place, large ones where they are, or made.
 enum FieldBytes<'a> {
     Inline([u8; 16], usize),
     Borrowed(&'a [u8]),
+    Owned(Vec<u8>),
 }
 
 impl FieldBytes<'_> {
@@ -272,6 +280,7 @@ impl std::ops::Deref for FieldBytes<'_> {
         match self {
             Self::Inline(bytes, length) => &bytes[..*length],
             Self::Borrowed(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
         }
     }
 }
@@ -289,14 +298,17 @@ pub fn decode_field(sql_type: SqlType, field: &[u8]) -> Result<Value, EngineErro
         SqlType::SmallInt => Value::SmallInt(integer(field)?),
         SqlType::Int => Value::Int(integer(field)?),
         SqlType::BigInt => Value::BigInt(integer(field)?),
-        SqlType::Timestamp => Value::Timestamp(integer(field)?),
+        SqlType::Timestamp | SqlType::DateTime => Value::Timestamp(integer(field)?),
+        SqlType::Time => Value::Time(integer(field)?),
         SqlType::Date => Value::Date(integer(field)?),
         SqlType::Float => Value::Float(float(field)?),
         SqlType::Double => Value::Double(double(field)?),
         SqlType::Decimal { .. } => Value::Decimal(decimal(field)?),
         SqlType::Text => Value::Text(text(field)?.to_owned()),
-        SqlType::Json => Value::Json(text(field)?.to_owned()),
+        SqlType::Json | SqlType::File => Value::Json(text(field)?.to_owned()),
         SqlType::Bytes => Value::Bytes(field.to_vec()),
+        SqlType::Uuid => Value::Uuid(uuid(field)?),
+        SqlType::Embedding { dimensions } => Value::Embedding(numbers(field, dimensions)?.collect()),
     })
 }
 
@@ -336,6 +348,20 @@ pub(crate) fn decimal(field: &[u8]) -> Result<i128, EngineError> {
 /// A TEXT or JSON field.
 pub(crate) fn text(field: &[u8]) -> Result<&str, EngineError> {
     std::str::from_utf8(field).map_err(|_| corrupt("a text is not UTF-8"))
+}
+
+/// A UUID field.
+pub(crate) fn uuid(field: &[u8]) -> Result<Uuid, EngineError> {
+    Uuid::from_slice(field).map_err(|_| corrupt("a UUID is not sixteen bytes"))
+}
+
+/// The numbers of an EMBEDDING field.
+pub(crate) fn numbers(field: &[u8], dimensions: u16) -> Result<impl Iterator<Item = f32> + '_, EngineError> {
+    let (numbers, rest) = field.as_chunks::<4>();
+    if numbers.len() != usize::from(dimensions) || !rest.is_empty() {
+        return Err(corrupt(&format!("an EMBEDDING is not {dimensions} times four bytes")));
+    }
+    Ok(numbers.iter().map(|number| f32::from_le_bytes(*number)))
 }
 
 fn zigzag(value: i64) -> u64 {

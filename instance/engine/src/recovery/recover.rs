@@ -72,6 +72,7 @@ impl Recovery<'_> {
     pub async fn run(&self, identity: &Identity, tell: impl Fn(usize, usize) + Sync) -> Result<Done, Trouble> {
         let mirror = self.newest_mirror(identity).await?;
         let catalog = mirror.as_ref().map_or_else(|| first_catalog(self.now_ms), |mirror| mirror.catalog.clone());
+        self.cold.place_all(&catalog, &[])?;
         for _ in 0..EPOCHS {
             let epoch = identity::claim_epoch(self.cold.store(), identity.database_id, self.now_ms).await?;
             let Some(fenced) = self.fence_all(&catalog, epoch, &tell).await? else { continue };

@@ -9,6 +9,7 @@
 
 mod cold;
 mod columns;
+mod deleted;
 mod hot;
 mod naming;
 mod table;

@@ -178,6 +178,7 @@ fn value_size(value: &Value) -> usize {
     let heap = match value {
         Value::Text(text) | Value::Json(text) => text.len(),
         Value::Bytes(bytes) => bytes.len(),
+        Value::Embedding(numbers) => size_of_val(numbers.as_slice()),
         _ => 0,
     };
     size_of_val(value) + heap

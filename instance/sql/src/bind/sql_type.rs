@@ -1,7 +1,11 @@
 //! Types as written, with PostgreSQL's and MySQL's aliases, to the types that columns have.
 
-use datafusion::sql::sqlparser::ast::{DataType, ExactNumberInfo};
-use kalamdb_engine::schema::SqlType;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, FieldRef};
+use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::sql::sqlparser::ast::{DataType, ExactNumberInfo, TimezoneInfo};
+use kalamdb_engine::schema::{MAX_DIMENSIONS, SqlType};
 use serde_json::{Value as Json, json};
 
 use crate::{ErrorCode, SqlError};
@@ -46,10 +50,55 @@ pub fn bind(written: &DataType) -> Result<SqlType, SqlError> {
         | DataType::MediumBlob
         | DataType::LongBlob => SqlType::Bytes,
         DataType::Timestamp(..) | DataType::TimestampNtz(_) => SqlType::Timestamp,
+        DataType::Datetime(_) | DataType::Datetime64(..) => SqlType::DateTime,
         DataType::Date | DataType::Date32 => SqlType::Date,
+        // A time of day with a zone names no moment, and no zone is kept.
+        DataType::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => SqlType::Time,
         DataType::JSON | DataType::JSONB => SqlType::Json,
+        DataType::Uuid => SqlType::Uuid,
+        DataType::Custom(name, arguments) => return custom(written, &name.to_string(), arguments),
         other => return Err(SqlError::not_available(format!("the type {other}"))),
     })
+}
+
+/// Types that standard SQL does not know.
+fn custom(written: &DataType, name: &str, arguments: &[String]) -> Result<SqlType, SqlError> {
+    match (name.to_ascii_uppercase().as_str(), arguments) {
+        ("EMBEDDING" | "VECTOR", [dimensions]) => {
+            let dimensions = dimensions.parse().ok().filter(|dimensions| (1..=MAX_DIMENSIONS).contains(dimensions));
+            let bad = || format!("{written}: an EMBEDDING has 1 to {MAX_DIMENSIONS} numbers");
+            let dimensions = dimensions.ok_or_else(|| SqlError::new(ErrorCode::InvalidValue, bad()))?;
+            Ok(SqlType::Embedding { dimensions })
+        }
+        ("EMBEDDING" | "VECTOR", _) => {
+            let text = format!("{written} says how many numbers it has: EMBEDDING(384)");
+            Err(SqlError::new(ErrorCode::InvalidValue, text))
+        }
+        ("FILE", []) => Ok(SqlType::File),
+        ("DATETIME2" | "SMALLDATETIME", _) => Ok(SqlType::DateTime),
+        _ => Err(SqlError::not_available(format!("the type {written}"))),
+    }
+}
+
+/// Types in expressions, `CAST(x AS UUID)`, which DataFusion does not know by itself.
+#[derive(Debug)]
+pub struct ColumnTypes;
+
+impl TypePlanner for ColumnTypes {
+    fn plan_type_field(&self, written: &DataType) -> datafusion::error::Result<Option<FieldRef>> {
+        let own = matches!(
+            written,
+            DataType::Datetime(_) | DataType::Datetime64(..) | DataType::Uuid | DataType::JSON | DataType::JSONB
+        ) || matches!(
+            written,
+            DataType::Bytes(_) | DataType::Blob(_) | DataType::Binary(_) | DataType::Varbinary(_) | DataType::Clob(_)
+        ) || matches!(
+            written,
+            DataType::MediumInt(_) | DataType::Dec(_) | DataType::Time(..) | DataType::Custom(..)
+        );
+        let bound = own.then(|| bind(written).ok()).flatten();
+        Ok(bound.map(|sql_type| Arc::new(Field::new("", sql_type.arrow(), true))))
+    }
 }
 
 fn decimal(written: &DataType, info: &ExactNumberInfo) -> Result<SqlType, SqlError> {
@@ -86,16 +135,16 @@ pub fn wire_name(sql_type: SqlType) -> Json {
         SqlType::Timestamp => "Timestamp",
         SqlType::Date => "Date",
         SqlType::Json => "Json",
+        SqlType::DateTime => "DateTime",
+        SqlType::Time => "Time",
+        SqlType::Uuid => "Uuid",
+        SqlType::Embedding { dimensions } => return json!({"Embedding": dimensions}),
+        SqlType::File => "File",
     };
     Json::from(name)
 }
 
 /// The type as SQL writes it.
 pub fn sql_name(sql_type: SqlType) -> String {
-    match sql_type {
-        SqlType::Decimal { precision, scale } => format!("DECIMAL({precision},{scale})"),
-        SqlType::SmallInt => "SMALLINT".into(),
-        SqlType::BigInt => "BIGINT".into(),
-        other => format!("{other:?}").to_uppercase(),
-    }
+    sql_type.to_string()
 }

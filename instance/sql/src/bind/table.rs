@@ -1,11 +1,15 @@
 //! `CREATE TABLE` as written, to the table that it makes.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use datafusion::sql::sqlparser::ast::{ColumnDef, ColumnOption, Expr, FunctionArguments, Ident};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use kalamdb_engine::evolution::alter::MAX_COLUMNS;
 use kalamdb_engine::schema::{
     AccessLevel, Column, ColumnId, DefaultValue, FlushPolicy, SchemaVersion, Table, TableId, TableKind, TableName,
 };
+use kalamdb_engine::storage::{LOCAL_STORAGE, Storage, TableStorage};
 use uuid::Uuid;
 
 use super::literal::{Parameters, literal_of};
@@ -14,10 +18,13 @@ use super::{sql_type, value};
 use crate::parse::CreateTable;
 use crate::{ErrorCode, SqlError};
 
+/// The storages that a table can live in, by id.
+pub type Storages = BTreeMap<String, Arc<Storage>>;
+
 /// The table that the statement makes; the engine gives it its id.
-pub fn bind(written: &CreateTable, name: TableName, now_ms: i64) -> Result<Table, SqlError> {
+pub fn bind(written: &CreateTable, name: TableName, storages: &Storages, now_ms: i64) -> Result<Table, SqlError> {
     check_new_name("table", &name.name)?;
-    let options = Options::bind(written)?;
+    let options = Options::bind(written, storages)?;
     let mut columns = Vec::with_capacity(written.columns.len());
     let mut inline_key = Vec::new();
     for (place, definition) in written.columns.iter().enumerate() {
@@ -49,6 +56,8 @@ pub fn bind(written: &CreateTable, name: TableName, now_ms: i64) -> Result<Table
         ttl_seconds: options.ttl_seconds,
         created_at: now_ms,
         updated_at: now_ms,
+        storage: options.storage,
+        deleted_retention_hours: options.deleted_retention_hours,
     })
 }
 
@@ -164,21 +173,23 @@ struct Options {
     flush_policy: FlushPolicy,
     access_level: AccessLevel,
     ttl_seconds: Option<u32>,
+    storage: Option<TableStorage>,
+    deleted_retention_hours: Option<u32>,
 }
 
 impl Options {
-    fn bind(written: &CreateTable) -> Result<Self, SqlError> {
+    fn bind(written: &CreateTable, storages: &Storages) -> Result<Self, SqlError> {
         let (mut kind, mut flush_policy) = (written.kind, FlushPolicy::default());
         let (mut access_level, mut ttl_seconds) = (None, None);
+        let (mut storage, mut deleted_retention_hours) = (None, None);
         for (name, text) in &written.options {
             match name.value.to_ascii_uppercase().as_str() {
                 "TYPE" => kind = Some(agreed_kind(kind, text)?),
                 "FLUSH_POLICY" => flush_policy = flush_policy_of(text)?,
                 "ACCESS_LEVEL" => access_level = Some(access_level_of(text)?),
-                "STORAGE_ID" if text == "local" => {}
-                "STORAGE_ID" => return Err(SqlError::not_found("storage", text)),
+                "STORAGE_ID" => storage = storage_of(text, storages)?,
                 "TTL_SECONDS" => ttl_seconds = Some(ttl_of(text)?),
-                "DELETED_RETENTION_HOURS" => return Err(SqlError::not_available("the option DELETED_RETENTION_HOURS")),
+                "DELETED_RETENTION_HOURS" => deleted_retention_hours = Some(retention_of(text)?),
                 other => return Err(invalid(format!("unknown table option '{other}'"))),
             }
         }
@@ -192,14 +203,36 @@ impl Options {
             }
             _ => {}
         }
+        if kind == TableKind::Stream && (storage.is_some() || deleted_retention_hours.is_some()) {
+            return Err(invalid("STORAGE_ID and DELETED_RETENTION_HOURS are not for STREAM tables, whose rows expire"));
+        }
         if kind == TableKind::Stream && flush_policy != FlushPolicy::default() {
             return Err(invalid("FLUSH_POLICY is not for STREAM tables, which are never flushed"));
         }
         if access_level.is_some() && kind != TableKind::Shared {
             return Err(invalid("ACCESS_LEVEL is for SHARED tables; rows of other tables belong to one user each"));
         }
-        Ok(Self { kind, flush_policy, access_level: access_level.unwrap_or_default(), ttl_seconds })
+        let access_level = access_level.unwrap_or_default();
+        Ok(Self { kind, flush_policy, access_level, ttl_seconds, storage, deleted_retention_hours })
     }
+}
+
+/// None is the database's own object store.
+fn storage_of(text: &str, storages: &Storages) -> Result<Option<TableStorage>, SqlError> {
+    if text == LOCAL_STORAGE {
+        return Ok(None);
+    }
+    let known = storages.get(text).ok_or_else(|| SqlError::not_found("storage", text))?;
+    Ok(Some(TableStorage { id: known.id.clone(), location: known.location.clone() }))
+}
+
+/// Hours, from one to ten years of them.
+fn retention_of(text: &str) -> Result<u32, SqlError> {
+    const LONGEST: u32 = 10 * 365 * 24;
+    let hours = text.trim().parse::<u32>().ok().filter(|hours| (1..=LONGEST).contains(hours));
+    hours.ok_or_else(|| {
+        invalid(format!("DELETED_RETENTION_HOURS = '{text}': it is a number of hours from 1 to {LONGEST}"))
+    })
 }
 
 fn agreed_kind(before_table: Option<TableKind>, text: &str) -> Result<TableKind, SqlError> {
@@ -262,7 +295,7 @@ mod tests {
     fn created(sql: &str) -> Result<Table, SqlError> {
         let statement = parse_batch(sql)?.remove(0).statement;
         let Statement::CreateTable(written) = statement else { panic!("{sql} is CREATE TABLE") };
-        bind(&written, TableName::new("a", "b"), 0)
+        bind(&written, TableName::new("a", "b"), &Storages::new(), 0)
     }
 
     #[test]
@@ -292,7 +325,14 @@ mod tests {
             ("CREATE STREAM TABLE a.b (id INT) WITH (TTL_SECONDS = 0)", "TTL_SECONDS = '0'"),
             ("CREATE TABLE a.b (id INT PRIMARY KEY) WITH (TTL_SECONDS = 5)", "TTL_SECONDS is for STREAM tables"),
             ("CREATE STREAM TABLE a.b (id INT) WITH (TTL_SECONDS = 5, FLUSH_POLICY = 'rows:1')", "never flushed"),
-            ("CREATE TABLE a.b (id INT PRIMARY KEY, v EMBEDDING(3))", "EMBEDDING"),
+            ("CREATE TABLE a.b (id INT PRIMARY KEY, v EMBEDDING(0))", "EMBEDDING"),
+            ("CREATE TABLE a.b (id INT PRIMARY KEY, v POINT)", "POINT"),
+            ("CREATE TABLE a.b (id INT PRIMARY KEY) WITH (storage_id = far)", "storage 'far' does not exist"),
+            (
+                "CREATE TABLE a.b (id INT PRIMARY KEY) WITH (deleted_retention_hours = 0)",
+                "DELETED_RETENTION_HOURS = '0'",
+            ),
+            ("CREATE STREAM TABLE a.b (id INT) WITH (TTL_SECONDS = 5, DELETED_RETENTION_HOURS = 2)", "not for STREAM"),
             ("CREATE TABLE a.b (id INT DEFAULT 'x' PRIMARY KEY)", "'x' is not a number"),
             ("CREATE USER TABLE a.b (id INT PRIMARY KEY) WITH (ACCESS_LEVEL = PUBLIC)", "ACCESS_LEVEL"),
         ] {

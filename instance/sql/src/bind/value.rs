@@ -11,9 +11,11 @@ use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::common::ScalarValue;
 use kalamdb_engine::schema::{Column, SqlType};
 use kalamdb_engine::value::Value;
+use uuid::Uuid;
 
 use super::literal::{Literal, hex};
 use super::sql_type::sql_name;
+use super::{embedding, time};
 use crate::{ErrorCode, SqlError};
 
 const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: FormatOptions::new() };
@@ -29,6 +31,8 @@ pub fn from_scalar(scalar: &ScalarValue, column: &Column) -> Result<Value, SqlEr
         return Ok(Value::Null);
     }
     moment(scalar, column.sql_type)
+        .or_else(|| embedding::of_list(scalar, column.sql_type))
+        .or_else(|| json_value(scalar, column.sql_type))
         .or_else(|| plain(scalar).map(|literal| convert(&literal, column.sql_type)))
         .unwrap_or_else(|| Err(format!("a value of type {} was given", scalar.data_type())))
         .map_err(|reason| does_not_fit(column, &reason))
@@ -49,7 +53,11 @@ pub fn convert(literal: &Literal, sql_type: SqlType) -> Result<Value, String> {
         SqlType::Decimal { precision, scale } => decimal(&text(literal)?, precision, scale).map(Value::Decimal),
         SqlType::Text => text(literal).map(Value::Text),
         SqlType::Bytes => bytes(literal).map(Value::Bytes),
-        SqlType::Timestamp => timestamp(literal).map(Value::Timestamp),
+        SqlType::Timestamp | SqlType::DateTime => timestamp(literal).map(Value::Timestamp),
+        SqlType::Time => time::of_day(literal).map(Value::Time),
+        SqlType::Uuid => uuid(literal).map(Value::Uuid),
+        SqlType::Embedding { dimensions } => embedding::of_text(&text(literal)?, dimensions).map(Value::Embedding),
+        SqlType::File => file(literal).map(Value::Json),
         SqlType::Date => date(literal).map(Value::Date),
         SqlType::Json => json(literal).map(Value::Json),
     }
@@ -81,7 +89,7 @@ fn boolean(literal: &Literal) -> Result<bool, String> {
     }
 }
 
-fn integer(literal: &Literal) -> Result<i128, String> {
+pub(super) fn integer(literal: &Literal) -> Result<i128, String> {
     let text = match literal {
         Literal::Number(text) | Literal::Text(text) => text.trim(),
         _ => return Err(format!("{} is not a number", shown(literal))),
@@ -195,6 +203,25 @@ fn moment_of(text: &str) -> Result<DateTime<Utc>, String> {
     string_to_datetime(&Utc, text.trim()).map_err(|_| format!("'{text}' is not a time such as '2024-01-31 10:00:00'"))
 }
 
+fn uuid(literal: &Literal) -> Result<Uuid, String> {
+    match literal {
+        Literal::Text(text) => Uuid::try_parse(text.trim()).map_err(|_| format!("{} is not a UUID", shown(literal))),
+        Literal::Bytes(bytes) => Uuid::from_slice(bytes).map_err(|_| "the bytes are not sixteen".into()),
+        _ => Err(format!("{} is not a UUID", shown(literal))),
+    }
+}
+
+/// A reference to a file: a JSON object that has at least an `id`.
+fn file(literal: &Literal) -> Result<String, String> {
+    let text = text(literal)?;
+    let object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&text).map_err(|error| format!("the text is not a JSON object: {error}"))?;
+    match object.get("id").and_then(serde_json::Value::as_str) {
+        Some(id) if !id.is_empty() => Ok(text),
+        _ => Err("a FILE is a JSON object with an \"id\", such as {\"id\": \"…\", \"name\": \"a.png\"}".into()),
+    }
+}
+
 fn json(literal: &Literal) -> Result<String, String> {
     let text = text(literal)?;
     match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
@@ -203,7 +230,7 @@ fn json(literal: &Literal) -> Result<String, String> {
     }
 }
 
-fn shown(literal: &Literal) -> String {
+pub(super) fn shown(literal: &Literal) -> String {
     match literal {
         Literal::Text(text) if text.chars().count() > 40 => "a long string".into(),
         Literal::Text(text) => format!("'{text}'"),
@@ -217,12 +244,14 @@ fn shown(literal: &Literal) -> String {
 /// Times and dates that were computed: they convert as times, not by their text.
 fn moment(scalar: &ScalarValue, sql_type: SqlType) -> Option<Result<Value, String>> {
     let from = scalar.data_type();
-    if !matches!(from, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64) {
+    let is_time = matches!(from, DataType::Time32(_) | DataType::Time64(_));
+    if !is_time && !matches!(from, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64) {
         return None;
     }
     let target = match sql_type {
-        SqlType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
-        SqlType::Date => DataType::Date32,
+        SqlType::Time => DataType::Time64(TimeUnit::Microsecond),
+        SqlType::Timestamp | SqlType::DateTime if !is_time => DataType::Timestamp(TimeUnit::Microsecond, None),
+        SqlType::Date if !is_time => DataType::Date32,
         SqlType::Text => DataType::Utf8,
         _ => return Some(Err(format!("a value of type {from} was given"))),
     };
@@ -230,9 +259,24 @@ fn moment(scalar: &ScalarValue, sql_type: SqlType) -> Option<Result<Value, Strin
     Some(cast.and_then(|cast| match cast {
         ScalarValue::TimestampMicrosecond(Some(micros), _) => Ok(Value::Timestamp(micros)),
         ScalarValue::Date32(Some(days)) => Ok(Value::Date(days)),
+        ScalarValue::Time64Microsecond(Some(micros)) => Ok(Value::Time(micros)),
         ScalarValue::Utf8(Some(text)) => Ok(Value::Text(text)),
         other => Err(format!("a value of type {} was given", other.data_type())),
     }))
+}
+
+/// What `->` gives: a value of a JSON document, which stays JSON in a JSON column and is what it holds in all others.
+fn json_value(scalar: &ScalarValue, sql_type: SqlType) -> Option<Result<Value, String>> {
+    let ScalarValue::Union(Some((kind, inner)), fields, _) = scalar else { return None };
+    if inner.is_null() {
+        return Some(Ok(Value::Null));
+    }
+    let is_text = fields.iter().any(|(id, field)| id == *kind && field.name() == "str");
+    let literal = plain(inner)?;
+    match (sql_type, &literal) {
+        (SqlType::Json, Literal::Text(text)) if is_text => Some(Ok(Value::Json(serde_json::json!(text).to_string()))),
+        _ => Some(convert(&literal, sql_type)),
+    }
 }
 
 /// Scalars that are what a literal can say.
@@ -324,6 +368,12 @@ mod tests {
         check("42", SqlType::Timestamp, Ok(Value::Timestamp(42)));
         check("'1970-01-03'", SqlType::Date, Ok(Value::Date(2)));
         check("'yesterday'", SqlType::Date, Err("'yesterday' is not a time"));
+        check("'1970-01-01 02:00:00+02:00'", SqlType::DateTime, Ok(Value::Timestamp(0)));
+        check("'10:00:00.5'", SqlType::Time, Ok(Value::Time(36_000_500_000)));
+        check("'10:30'", SqlType::Time, Ok(Value::Time(37_800_000_000)));
+        check("86399999999", SqlType::Time, Ok(Value::Time(86_399_999_999)));
+        check("86400000000", SqlType::Time, Err("out of range"));
+        check("'24:00:00'", SqlType::Time, Err("'24:00:00' is not a time of day"));
     }
 
     #[test]
@@ -337,5 +387,15 @@ mod tests {
         check("'{a}'", SqlType::Json, Err("not JSON"));
         check("'\\x00ff'", SqlType::Bytes, Ok(Value::Bytes(vec![0, 255])));
         check("'\\x0'", SqlType::Bytes, Err("hexadecimal"));
+        let uuid = Value::Uuid(Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_00ff));
+        check("'01920000-0000-7000-8000-0000000000FF'", SqlType::Uuid, Ok(uuid));
+        check("'01920000'", SqlType::Uuid, Err("'01920000' is not a UUID"));
+        let three = SqlType::Embedding { dimensions: 3 };
+        check("'[0.5, -1, 2e3]'", three, Ok(Value::Embedding(vec![0.5, -1.0, 2000.0])));
+        check("'[0.5, -1]'", three, Err("3 numbers, not 2"));
+        check("'[0.5, -1, null]'", three, Err("not a JSON array of numbers"));
+        check("'[0.5, -1, 1e300]'", three, Err("1e300 is out of range"));
+        check("'{\"id\":\"f1\"}'", SqlType::File, Ok(Value::Json("{\"id\":\"f1\"}".into())));
+        check("'{\"name\":\"f1\"}'", SqlType::File, Err("with an \"id\""));
     }
 }

@@ -4,20 +4,25 @@
 //! the same snapshot that the keys are then looked up in.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use datafusion::sql::sqlparser::ast::{
-    self, AssignmentTarget, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins,
+    self, AssignmentTarget, BinaryOperator, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins,
+    UnaryOperator, Visit, Visitor,
 };
 use kalamdb_engine::Engine;
 use kalamdb_engine::engine::{LookUp, RowWrite};
 use kalamdb_engine::hot::Key;
-use kalamdb_engine::schema::{SEQ, Table};
+use kalamdb_engine::schema::{DELETED, SEQ, Table};
 use kalamdb_engine::seq::Seq;
 use kalamdb_engine::value::{Row, Value};
 
+use super::expression::Expressions;
+use super::insert::{KnownStamp, stamps_of};
+use super::returning::Returning;
 use super::{Outcome, Scope, Statements, write};
 use crate::authorize::{self, Access};
 use crate::bind::literal::literal_of;
@@ -49,7 +54,7 @@ impl Statements {
     ) -> Result<Outcome, SqlError> {
         let extensions = [
             (update.from.is_some(), "UPDATE … FROM"),
-            (update.returning.is_some() || update.output.is_some(), "UPDATE … RETURNING"),
+            (update.output.is_some(), "UPDATE … OUTPUT"),
             (
                 update.or.is_some() || !update.order_by.is_empty() || update.limit.is_some(),
                 "UPDATE with OR, ORDER BY or LIMIT",
@@ -62,13 +67,12 @@ impl Statements {
             return Err(SqlError::not_available(what));
         }
         let assignments = assignments(&target.table, &update.assignments)?;
+        let returning = self.returning(update.returning.as_deref(), &target.table, relations, scope)?;
         let changed = match self.updated_by_key(&target, &assignments, update, relations, scope).await? {
             Some(changed) => changed,
             None => self.updated_by_query(&target, &assignments, update, relations, scope).await?,
         };
-        let count = changed.len();
-        self.commit(end_state(relations, &target.table, changed).await?, scope).await?;
-        Ok(write::done("Updated", count))
+        self.commit_changes(("Updated", &target.table), changed, returning, relations, scope).await
     }
 
     pub(crate) async fn delete(
@@ -79,13 +83,14 @@ impl Statements {
     ) -> Result<Outcome, SqlError> {
         let extensions = [
             (delete.using.is_some() || !delete.tables.is_empty(), "DELETE from several tables"),
-            (delete.returning.is_some() || delete.output.is_some(), "DELETE … RETURNING"),
+            (delete.output.is_some(), "DELETE … OUTPUT"),
             (!delete.order_by.is_empty() || delete.limit.is_some(), "DELETE with ORDER BY or LIMIT"),
         ];
         refuse(&extensions)?;
         let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
         let [from] = from.as_slice() else { return Err(SqlError::not_available("DELETE from several tables")) };
         let target = target(from, relations, scope)?;
+        let returning = self.returning(delete.returning.as_deref(), &target.table, relations, scope)?;
         let keys = match key_of(&target, delete.selection.as_ref(), scope)? {
             Some(keys) => keys,
             None => self.keys_by_query(&target, from, delete.selection.as_ref(), relations, scope).await?,
@@ -94,9 +99,42 @@ impl Statements {
         let look_ups = write::look_up(relations, &target.table, &keys).await?;
         let found = keys.into_iter().zip(look_ups).filter(|(_, look_up)| write::is_taken(look_up));
         let changes: Vec<Change> = found.map(|(key, look_up)| Change { key, look_up, new: None }).collect();
-        let count = changes.len();
-        self.commit(end_state(relations, &target.table, changes).await?, scope).await?;
-        Ok(write::done("Deleted", count))
+        self.commit_changes(("Deleted", &target.table), changes, returning, relations, scope).await
+    }
+
+    fn returning<'a>(
+        &self,
+        items: Option<&[SelectItem]>,
+        table: &'a Table,
+        relations: &Relations,
+        scope: &Scope<'a>,
+    ) -> Result<Option<Returning<'a>>, SqlError> {
+        let bind = |items| Returning::bind(table, items, Expressions::new(self, relations, scope, table, None)?);
+        items.map(bind).transpose()
+    }
+
+    /// Commits the changes; answers with how many they are, or with the new rows, those of a DELETE being the deleted ones.
+    async fn commit_changes(
+        &self,
+        (verb, table): (&str, &Arc<Table>),
+        changes: Vec<Change>,
+        returning: Option<Returning<'_>>,
+        relations: &Relations,
+        scope: &Scope<'_>,
+    ) -> Result<Outcome, SqlError> {
+        let Some(returning) = returning else {
+            let count = changes.len();
+            self.commit(end_state(relations, table, changes).await?, scope).await?;
+            return Ok(write::done(verb, count));
+        };
+        let row = |change: &'_ Change| change.new.clone().or_else(|| row_of(&change.look_up).cloned());
+        let rows: Vec<Row> = changes.iter().filter_map(row).collect();
+        let computed = returning.compute(&rows.iter().collect::<Vec<_>>())?;
+        let known = changes.iter().map(|change| stamp(table, change)).collect::<Result<Vec<_>, _>>()?;
+        let writes = end_state(relations, table, changes).await?;
+        let keys: Vec<Key> = writes.iter().map(|write| write.key.clone()).collect();
+        let stamps = self.commit(writes, scope).await?;
+        Ok(Outcome::Rows(returning.finish(computed, &stamps_of(known, &keys, &stamps))?))
     }
 
     /// The change of the one row whose key stands in the WHERE; none where DataFusion must decide or compute.
@@ -143,7 +181,8 @@ impl Statements {
             expr: assignment.value.clone(),
             alias: Ident::with_quote('"', format!("_set_{at}")),
         }));
-        let query = select(items, update.table.clone(), update.selection.clone());
+        let selection = update.selection.as_ref().map(|selection| of_live_rows(selection, &update.table));
+        let query = select(items, update.table.clone(), selection);
         let found = self.run_planned(query, relations, scope).await?;
         let (mut keys, mut new_rows) = (Vec::new(), Vec::new());
         for batch in &found.batches {
@@ -188,7 +227,8 @@ impl Statements {
             [] => vec![column_of(from, SEQ)],
             _ => positions.iter().map(|place| own[*place].clone()).collect(),
         };
-        let found = self.run_planned(select(items, from.clone(), selection.cloned()), relations, scope).await?;
+        let selection = selection.map(|selection| of_live_rows(selection, from));
+        let found = self.run_planned(select(items, from.clone(), selection), relations, scope).await?;
         let mut keys = Vec::new();
         if positions.is_empty() {
             let seqs =
@@ -209,6 +249,15 @@ impl Statements {
     }
 }
 
+/// A deleted row keeps the stamp of its last version, a new one gets that of the commit.
+fn stamp(table: &Table, change: &Change) -> Result<KnownStamp, SqlError> {
+    Ok(match (&change.new, change.look_up.found()) {
+        (Some(row), _) => KnownStamp::Given(Engine::key(table, row)?),
+        (None, Some(found)) => KnownStamp::Kept((found.seq.0, found.updated)),
+        (None, None) => KnownStamp::Given(change.key.clone()),
+    })
+}
+
 fn refuse(extensions: &[(bool, &str)]) -> Result<(), SqlError> {
     match extensions.iter().find(|(found, _)| *found) {
         Some((_, what)) => Err(SqlError::not_available(what)),
@@ -223,6 +272,7 @@ fn target(from: &TableWithJoins, relations: &Relations, scope: &Scope<'_>) -> Re
     };
     let name = names::table_name(name, scope.namespace)?;
     authorize::check_table(&relations.catalog, &name, scope.identity, Access::Write)?;
+    relations.check_impersonated(&name)?;
     names::table(&relations.catalog, &name)?;
     Target::of(from, &relations.catalog, scope.namespace)
         .ok_or_else(|| SqlError::not_available(format!("UPDATE or DELETE of '{from}'")))
@@ -313,6 +363,32 @@ pub(super) async fn end_state(
     let user = write::owner(table, relations);
     let write = |(key, (look_up, new))| RowWrite { table: Arc::clone(table), user: user.clone(), key, look_up, new };
     Ok(places.into_iter().map(write).collect())
+}
+
+/// A WHERE that names `_deleted` can mean rows that are gone, which nothing can change.
+fn of_live_rows(selection: &Expr, from: &TableWithJoins) -> Expr {
+    let SelectItem::UnnamedExpr(deleted) = column_of(from, DELETED) else { return selection.clone() };
+    if selection.visit(&mut NamesDeleted).is_continue() {
+        return selection.clone();
+    }
+    let nested = |expr: Expr| Box::new(Expr::Nested(Box::new(expr)));
+    let is_live = Expr::UnaryOp { op: UnaryOperator::Not, expr: nested(deleted) };
+    Expr::BinaryOp { left: nested(selection.clone()), op: BinaryOperator::And, right: Box::new(is_live) }
+}
+
+struct NamesDeleted;
+
+impl Visitor for NamesDeleted {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        let name = match expr {
+            Expr::Identifier(name) => Some(name),
+            Expr::CompoundIdentifier(parts) => parts.last(),
+            _ => None,
+        };
+        if name.is_some_and(|name| name.value == DELETED) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
 }
 
 /// `SELECT items FROM table WHERE selection`, made of parsed pieces.

@@ -77,7 +77,7 @@ impl Statements {
     async fn create_table(&self, written: &CreateTable, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         let name = names::table_name(&written.name, scope.namespace)?;
         names::check_namespace(&self.engine.catalog(), &name.namespace)?;
-        let table = table::bind(written, name.clone(), now().timestamp_millis())?;
+        let table = table::bind(written, name.clone(), &self.engine.catalog().storages, now().timestamp_millis())?;
         match self.engine.change_catalog(CatalogChange::CreateTable(Box::new(table))).await.map_err(SqlError::from) {
             Err(error) if error.code == ErrorCode::AlreadyExists && written.if_not_exists => {
                 Ok(Outcome::done(format!("Table '{name}' was created before")))

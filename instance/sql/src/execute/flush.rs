@@ -60,6 +60,20 @@ impl Statements {
         Ok(Outcome::done(format!("Compaction of {} table(s) started. Job IDs: [{}]", ids.len(), ids.join(", "))))
     }
 
+    /// Calls a job off that waits. Jobs of tables that the caller may not write look as if they were not there.
+    pub(crate) fn kill_job(&self, id: &str, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+        let catalog = self.engine.catalog();
+        let may_write = |table: &str| {
+            let known = table.parse().ok().and_then(|name: TableName| catalog.tables.get(&name).cloned());
+            known.is_none_or(|table| authorize::may_write(scope.identity.role, &table))
+        };
+        if !self.engine.jobs().iter().any(|job| job.job.id == id && may_write(&job.job.table)) {
+            return Err(SqlError::not_found("job", id));
+        }
+        self.engine.cancel_job(id)?;
+        Ok(Outcome::done(format!("Job '{id}' cancelled")))
+    }
+
     /// The tables of the namespace, or all, that the caller may write.
     fn tables_meant(
         &self,

@@ -10,6 +10,7 @@ use kalamdb_engine::engine::{LookUp, RowWrite};
 use kalamdb_engine::hot::Key;
 use kalamdb_engine::schema::{Column, DefaultValue, SqlType, Table};
 use kalamdb_engine::value::{Row, Value};
+use uuid::Uuid;
 
 use super::change::{self, Change};
 use super::expression::Expressions;
@@ -69,6 +70,7 @@ impl Statements {
         let name = names::insert_target(&insert.table, scope.namespace)?;
         let table = Arc::clone(names::table(&relations.catalog, &name)?);
         authorize::check_table(&relations.catalog, &name, scope.identity, Access::Write)?;
+        relations.check_impersonated(&name)?;
         let places = places(&table, insert)?;
         let on_conflict = OnConflict::bind(&table, insert)?;
         let expressions = |beside| Expressions::new(self, relations, scope, &table, beside);
@@ -164,13 +166,19 @@ impl Statements {
             (Some(DefaultValue::CurrentTimestamp), SqlType::Date) => {
                 Value::Date(begun.timestamp().div_euclid(24 * 3600) as i32)
             }
+            (Some(DefaultValue::CurrentTimestamp), SqlType::Time) => Value::Time(micros_of_day(begun)),
             (Some(DefaultValue::CurrentTimestamp), _) => Value::Timestamp(begun.timestamp_micros()),
             (Some(DefaultValue::SnowflakeId), SqlType::Text) => Value::Text(self.engine.snowflake_id().to_string()),
             (Some(DefaultValue::SnowflakeId), _) => Value::BigInt(self.engine.snowflake_id()),
+            (Some(DefaultValue::UuidV7), SqlType::Uuid) => Value::Uuid(Uuid::now_v7()),
             (Some(DefaultValue::UuidV7), _) => Value::Text(functions::uuid_v7()),
             (Some(DefaultValue::Ulid), _) => Value::Text(functions::ulid()),
         }
     }
+}
+
+fn micros_of_day(moment: DateTime<Utc>) -> i64 {
+    moment.timestamp_micros().rem_euclid(24 * 3600 * 1_000_000)
 }
 
 fn refuse_extensions(insert: &ast::Insert) -> Result<(), SqlError> {
@@ -320,7 +328,7 @@ async fn writes(
 }
 
 /// What is known of a row's stamp before the commit.
-enum KnownStamp {
+pub(super) enum KnownStamp {
     /// It stays as it is.
     Kept(Stamp),
     /// The commit gives it to the row of this key.
@@ -337,7 +345,7 @@ fn known_stamp(table: &Table, affected: &Affected) -> Result<KnownStamp, SqlErro
 }
 
 /// The stamp of each returned row. Rows without a key were written in their own order.
-fn stamps_of(known: Vec<KnownStamp>, written: &[Key], stamps: &Stamps) -> Vec<Stamp> {
+pub(super) fn stamps_of(known: Vec<KnownStamp>, written: &[Key], stamps: &Stamps) -> Vec<Stamp> {
     let by_key: HashMap<&Key, i64> = written.iter().zip(stamps.seqs.iter().copied()).collect();
     let stamp = |(at, known): (usize, KnownStamp)| match known {
         KnownStamp::Kept(stamp) => stamp,

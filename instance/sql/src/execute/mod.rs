@@ -5,10 +5,13 @@ mod change;
 mod define;
 mod expression;
 mod flush;
+mod impersonate;
 mod insert;
+mod live;
 mod query;
 mod returning;
 mod show;
+mod storages;
 mod upsert;
 mod users;
 pub(crate) mod write;
@@ -16,6 +19,7 @@ pub(crate) mod write;
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
 use kalamdb_engine::Transaction;
+use kalamdb_engine::schema::UserId;
 use serde_json::Value as Json;
 
 use crate::Identity;
@@ -23,6 +27,7 @@ use crate::bind::literal::Parameters;
 use crate::database::Statements;
 
 /// What a statement runs within.
+#[derive(Clone, Copy)]
 pub struct Scope<'a> {
     /// The namespace of unqualified names.
     pub namespace: &'a str,
@@ -32,6 +37,10 @@ pub struct Scope<'a> {
     pub identity: &'a Identity,
     /// The transaction that it is part of; without one it commits by itself.
     pub transaction: Option<&'a Transaction>,
+    /// Whether somebody else runs it for that user: then it reaches what belongs to the user alone.
+    pub impersonated: bool,
+    /// Where live queries are subscribed to.
+    pub ws_url: &'a str,
 }
 
 /// What a statement answers.
@@ -46,6 +55,8 @@ pub enum Outcome {
         /// For people and for clients that parse it.
         message: String,
     },
+    /// What a statement answered that ran as that user.
+    As(UserId, Box<Outcome>),
 }
 
 /// Rows with their columns.

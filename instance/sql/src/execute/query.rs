@@ -68,6 +68,7 @@ impl Statements {
     async fn read_point(&self, read: PointRead, relations: &Relations) -> Result<RowSet, SqlError> {
         let PointRead { table, key, shown } = read;
         authorize::check_table(&relations.catalog, &table.name, &relations.identity, Access::Read)?;
+        relations.check_impersonated(&table.name)?;
         let found = match key {
             Some(key) => find(relations, &table, &key).await?,
             None => None,

@@ -1,4 +1,4 @@
-//! `INSERT … RETURNING`: what the statement wrote, as rows.
+//! `RETURNING`: what a statement wrote or deleted, as rows.
 //!
 //! Everything is computed before the commit, so that what can't be computed writes nothing; only `_seq` and `_updated`, which the
 //! commit gives, are filled in after it.

@@ -7,7 +7,7 @@ use kalamdb_engine::schema::UserId;
 use super::{Outcome, Scope, Statements, now};
 use crate::bind::names;
 use crate::functions::role_name;
-use crate::parse::{Statement, UserChange};
+use crate::parse::{LogIn, Statement, UserChange};
 use crate::{ErrorCode, Identity, SqlError, password};
 
 /// The user that every database has.
@@ -16,9 +16,13 @@ const ROOT: &str = "root";
 impl Statements {
     pub(crate) async fn user_statement(&self, statement: &Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         match statement {
-            Statement::CreateUser { name, password, role, email } => {
+            Statement::CreateUser { name, if_not_exists, log_in, role, email } => {
                 let role = role.as_ref().map_or(Ok(Role::User), bind_role)?;
-                self.create_user(name, password.as_deref(), role, email.clone(), scope.identity).await
+                let id = UserId::from(names::fold(name).as_str());
+                if *if_not_exists && self.engine.catalog().users.contains_key(&id) {
+                    return Ok(Outcome::done(format!("User '{id}' exists already")));
+                }
+                self.create_user(id, log_in, role, email.clone(), scope.identity).await
             }
             Statement::AlterUser { name, change } => self.alter_user(name, change, scope.identity).await,
             Statement::DropUser { name, if_exists } => self.drop_user(name, *if_exists, scope.identity).await,
@@ -28,21 +32,21 @@ impl Statements {
 
     async fn create_user(
         &self,
-        name: &Ident,
-        password: Option<&str>,
+        id: UserId,
+        log_in: &LogIn,
         role: Role,
         email: Option<String>,
         by: &Identity,
     ) -> Result<Outcome, SqlError> {
-        let id = UserId::from(names::fold(name).as_str());
         check_user_name(&id)?;
         check_not_above(by, role)?;
         if self.engine.catalog().users.contains_key(&id) {
             return Err(SqlError::new(ErrorCode::AlreadyExists, format!("user '{id}' already exists")));
         }
-        let credentials = match password {
-            Some(password) => self.credentials(password).await?,
-            None => Credentials::None,
+        let credentials = match log_in {
+            LogIn::Password(password) => self.credentials(password).await?,
+            LogIn::OAuth => Credentials::OAuth,
+            LogIn::Internal => Credentials::None,
         };
         let created_at = now().timestamp_millis();
         let user = User { id: id.clone(), role, email, credentials, created_at, updated_at: created_at };

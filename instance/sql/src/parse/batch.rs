@@ -1,11 +1,13 @@
 //! Statements separated by `;`, each with its own text.
 
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use super::grammar::Grammar;
+use super::json;
 use super::{DIALECT, RECURSION_LIMIT, Statement};
-use crate::SqlError;
+use crate::{ErrorCode, SqlError};
 
 /// A statement and the part of the request's text that it was read from.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +23,7 @@ pub fn parse_batch(sql: &str) -> Result<Vec<ParsedStatement>, SqlError> {
     let tokens = Tokenizer::new(&DIALECT, sql)
         .tokenize_with_location()
         .map_err(|error| SqlError::from(ParserError::from(error)).in_statement(1, sql.trim()))?;
-    let pieces = split(tokens);
+    let pieces = split(as_meant(tokens));
     let lines = line_starts(sql);
     let mut statements = Vec::with_capacity(pieces.len());
     for (number, piece) in pieces.into_iter().enumerate() {
@@ -32,6 +34,24 @@ pub fn parse_batch(sql: &str) -> Result<Vec<ParsedStatement>, SqlError> {
     Ok(statements)
 }
 
+/// `?` asks whether a JSON document has a key, for parameters are `$1`, `$2`, …; and `CURRENT_USER` before a parenthesis is a function
+/// like any other, not the keyword that takes none.
+fn as_meant(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut is_called = false;
+    for token in tokens.iter_mut().rev() {
+        match &mut token.token {
+            Token::Whitespace(_) => continue,
+            Token::Placeholder(text) if text == "?" => token.token = Token::Question,
+            Token::Word(word) if is_called && word.keyword == Keyword::CURRENT_USER => {
+                word.keyword = Keyword::NoKeyword
+            }
+            _ => {}
+        }
+        is_called = token.token == Token::LParen;
+    }
+    tokens
+}
+
 /// The tokens of each statement; empty statements are none.
 fn split(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
     let pieces = tokens.split(|token| token.token == Token::SemiColon);
@@ -40,11 +60,27 @@ fn split(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
 }
 
 fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement, SqlError> {
+    let end = end_of(&tokens);
     let parser = Parser::new(&DIALECT).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
     let mut grammar = Grammar::new(parser);
-    let statement = grammar.statement()?;
-    grammar.expect_end()?;
+    let parsed = grammar.statement().and_then(|statement| grammar.expect_end().map(|()| statement));
+    let mut statement = parsed.map_err(|error| located(error, grammar.place().unwrap_or(end)))?;
+    json::type_keys(&mut statement);
     Ok(statement)
+}
+
+/// Where the last word ends.
+fn end_of(tokens: &[TokenWithSpan]) -> Location {
+    let last = tokens.iter().rfind(|token| !matches!(token.token, Token::Whitespace(_)));
+    last.map_or(Location::empty(), |token| token.span.end)
+}
+
+/// Every error of the grammar says where: those about the end of the text have no token to tell by.
+fn located(error: SqlError, place: Location) -> SqlError {
+    if error.code != ErrorCode::InvalidSql || error.message.contains(" at Line: ") {
+        return error;
+    }
+    SqlError { message: format!("{}{place}", error.message), ..error }
 }
 
 /// Byte offsets at which the lines begin.

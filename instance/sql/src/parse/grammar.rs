@@ -2,25 +2,14 @@
 
 use datafusion::sql::sqlparser::ast::{self, Ident};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token};
 use kalamdb_engine::schema::TableKind;
 
-use super::{Show, Statement, UserChange};
+use super::{Show, Statement};
 use crate::SqlError;
 
 /// Statements of the protocol that a later version brings: told so instead of being called a syntax error.
-const LATER: [&[&str]; 10] = [
-    &["ALTER", "STORAGE"],
-    &["CREATE", "STORAGE"],
-    &["DROP", "STORAGE"],
-    &["STORAGE", "CHECK"],
-    &["SHOW", "MANIFEST"],
-    &["EXECUTE", "AS", "USER"],
-    &["SUBSCRIBE", "TO"],
-    &["KILL"],
-    &["SAVEPOINT"],
-    &["ROLLBACK", "TO"],
-];
+const LATER: [&[&str]; 4] = [&["SHOW", "MANIFEST"], &["KILL", "LIVE", "QUERY"], &["SAVEPOINT"], &["ROLLBACK", "TO"]];
 
 /// A parser that knows words which are keywords only here.
 pub(super) struct Grammar<'a> {
@@ -37,6 +26,9 @@ impl<'a> Grammar<'a> {
         if let Some(words) = LATER.iter().find(|words| self.peek_words(words)) {
             return Err(SqlError::not_available(words.join(" ")));
         }
+        if let Some(statement) = self.execute_as()? {
+            return Ok(statement);
+        }
         if let Some(statement) = self.own_statement()? {
             return Ok(statement);
         }
@@ -48,6 +40,12 @@ impl<'a> Grammar<'a> {
             explain @ ast::Statement::Explain { .. } => explained(explain),
             other => Err(SqlError::not_available(format!("the statement '{}'", first_words(&other.to_string())))),
         }
+    }
+
+    /// Where the next token begins; none at the end.
+    pub(super) fn place(&self) -> Option<Location> {
+        let next = self.parser.peek_token_ref();
+        (next.token != Token::EOF).then_some(next.span.start)
     }
 
     /// Nothing may follow a statement but `;`.
@@ -86,13 +84,14 @@ impl<'a> Grammar<'a> {
         if let Some(statement) = self.transaction_statement() {
             return Ok(Some(statement));
         }
-        if self.words(&["STORAGE", "FLUSH"]) {
-            let (table, namespace) = self.table_or_all()?;
-            return Ok(Some(table.map_or(Statement::FlushAll(namespace), Statement::FlushTable)));
+        if let Some(statement) = self.storage_statement()? {
+            return Ok(Some(statement));
         }
-        if self.words(&["STORAGE", "COMPACT"]) {
-            let (table, namespace) = self.table_or_all()?;
-            return Ok(Some(table.map_or(Statement::CompactAll(namespace), Statement::CompactTable)));
+        if self.words(&["SUBSCRIBE", "TO"]) {
+            return self.subscribe().map(|subscribe| Some(Statement::Subscribe(Box::new(subscribe))));
+        }
+        if self.words(&["KILL", "JOB"]) {
+            return self.parser.parse_literal_string().map(|id| Some(Statement::KillJob(id)));
         }
         self.show().map(|show| show.map(Statement::Show))
     }
@@ -116,54 +115,6 @@ impl<'a> Grammar<'a> {
         Ok(None)
     }
 
-    fn user_statement(&mut self) -> Result<Option<Statement>, ParserError> {
-        if self.words(&["CREATE", "USER"]) {
-            return self.create_user().map(Some);
-        }
-        if self.words(&["ALTER", "USER"]) {
-            let name = self.user_name()?;
-            self.expect_words(&["SET"])?;
-            let change = if self.words(&["PASSWORD"]) {
-                UserChange::Password(self.parser.parse_literal_string()?)
-            } else if self.words(&["ROLE"]) {
-                UserChange::Role(self.user_name()?)
-            } else {
-                self.expect_words(&["EMAIL"])?;
-                UserChange::Email(self.parser.parse_literal_string()?)
-            };
-            return Ok(Some(Statement::AlterUser { name, change }));
-        }
-        if self.words(&["DROP", "USER"]) {
-            let if_exists = self.words(&["IF", "EXISTS"]);
-            let name = self.user_name()?;
-            self.words(&["CASCADE"]);
-            return Ok(Some(Statement::DropUser { name, if_exists }));
-        }
-        Ok(None)
-    }
-
-    fn create_user(&mut self) -> Result<Statement, ParserError> {
-        let name = self.user_name()?;
-        let (mut password, mut role, mut email) = (None, None, None);
-        self.expect_words(&["WITH"])?;
-        if self.words(&["PASSWORD"]) {
-            password = Some(self.parser.parse_literal_string()?);
-        } else if self.words(&["OAUTH"]) {
-            return Err(ParserError::ParserError("CREATE USER … WITH OAUTH is not available in this version".into()));
-        } else {
-            self.expect_words(&["INTERNAL"])?;
-        }
-        loop {
-            if self.words(&["ROLE"]) {
-                role = Some(self.user_name()?);
-            } else if self.words(&["EMAIL"]) {
-                email = Some(self.parser.parse_literal_string()?);
-            } else {
-                return Ok(Statement::CreateUser { name, password, role, email });
-            }
-        }
-    }
-
     fn transaction_statement(&mut self) -> Option<Statement> {
         if self.words(&["START", "TRANSACTION"]) {
             return Some(Statement::Begin);
@@ -179,16 +130,6 @@ impl<'a> Grammar<'a> {
             self.words(&["WORK"]);
         }
         Some(statement)
-    }
-
-    /// `TABLE t`, or `ALL [IN n]`: then no table.
-    fn table_or_all(&mut self) -> Result<(Option<ast::ObjectName>, Option<Ident>), ParserError> {
-        if self.words(&["ALL"]) {
-            let namespace = if self.words(&["IN"]) { Some(self.name()?) } else { None };
-            return Ok((None, namespace));
-        }
-        self.expect_words(&["TABLE"])?;
-        Ok((Some(self.parser.parse_object_name(false)?), None))
     }
 
     fn show(&mut self) -> Result<Option<Show>, ParserError> {
@@ -241,15 +182,6 @@ impl<'a> Grammar<'a> {
     }
 
     pub(super) fn name(&mut self) -> Result<Ident, ParserError> {
-        self.parser.parse_identifier()
-    }
-
-    /// Users are named bare or in quotes of either kind.
-    fn user_name(&mut self) -> Result<Ident, ParserError> {
-        if let Token::SingleQuotedString(text) = self.parser.peek_token().token {
-            self.parser.next_token();
-            return Ok(Ident::with_quote('\'', text));
-        }
         self.parser.parse_identifier()
     }
 
@@ -316,6 +248,22 @@ mod tests {
         assert!(error.message.starts_with("Statement 2 failed: Expected: end of statement, found: a"), "{error}");
         let error = parse_batch("SHOW MANIFEST").unwrap_err();
         assert_eq!(error.message, "Statement 1 failed: SHOW MANIFEST is not available in this version");
+        for (sql, at) in [
+            ("SELECT 1;\nCREATE NAMESPACE", "found: EOF at Line: 2, Column: 17"),
+            ("SELECT *\n FROM t WHERE", "found: EOF at Line: 2, Column: 14"),
+            (
+                "CREATE USER u WITH\n  MAGIC",
+                "Expected: PASSWORD, OAUTH or INTERNAL, found: MAGIC at Line: 2, Column: 3",
+            ),
+            ("SELECT 'open", "at Line: 1, Column: 8"),
+            (
+                "EXECUTE AS USER 'u' (DROP TABLE t)",
+                "Expected: SELECT, INSERT, UPDATE or DELETE, found: DROP at Line: 1, Column: 22",
+            ),
+        ] {
+            let error = parse_batch(sql).unwrap_err();
+            assert!(error.message.contains(at), "{sql}: {error}");
+        }
         let error = parse_batch("ALTER TABLE t ALTER COLUMN c SET COLOUR").unwrap_err();
         assert!(error.message.contains("Expected: SET or DROP with NOT NULL or DEFAULT"), "{error}");
     }
@@ -333,6 +281,17 @@ mod tests {
             "STORAGE COMPACT TABLE a.b",
             "STORAGE COMPACT ALL",
             "DROP USER IF EXISTS 'alice' CASCADE",
+            "CREATE USER IF NOT EXISTS \"Al\" WITH OAUTH EMAIL 'a@b' ROLE 'viewer'",
+            "EXECUTE AS USER 'alice' (INSERT INTO t VALUES (1), (2)); EXECUTE AS USER bob (SELECT * FROM t)",
+            "SUBSCRIBE TO a.b WHERE x = '1' OPTIONS (last_rows = 10, batch_size = 5)",
+            "SUBSCRIBE TO SELECT id, key FROM a.b OPTIONS (from = '12')",
+            "KILL JOB 'x-1'",
+            "CREATE STORAGE IF NOT EXISTS cold TYPE filesystem NAME 'Cold' DESCRIPTION 'd' BASE_DIRECTORY '/x' CONFIG '{}'",
+            "CREATE STORAGE 's3-eu' TYPE 's3' PATH 's3://b/p' NAME 'EU'",
+            "ALTER STORAGE cold SET NAME 'Colder'; STORAGE CHECK cold; STORAGE CHECK 's3-eu' EXTENDED; DROP STORAGE IF EXISTS cold",
+            "SELECT timestamp, key, value, type, data, role, events FROM kill",
+            "CREATE TABLE events (timestamp TIMESTAMP PRIMARY KEY, key TEXT, value INT, type TEXT, data JSON, role TEXT)",
+            "SELECT data ->> 'a', data -> 'b' -> 0, data ? 'c' FROM events",
             "SELECT begin, work FROM transaction",
             "BEGIN WORK; COMMIT TRANSACTION; START TRANSACTION; END; BEGIN; ROLLBACK",
         ] {

@@ -2,18 +2,26 @@
 
 mod alter;
 mod batch;
+mod dialect;
 mod grammar;
+mod json;
+mod live;
+mod storages;
 mod tables;
+mod users;
 
 use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use kalamdb_engine::schema::TableKind;
+
+use dialect::KalamDialect;
 
 pub use alter::{AlterAction, AlterTable};
 pub use batch::{ParsedStatement, parse_batch};
+pub use live::Subscribe;
+pub use storages::{CreateStorage, StorageChange};
 
-/// The dialect that tokens and expressions are read in. DataFusion's own default, so that whatever it can run can be written.
-static DIALECT: GenericDialect = GenericDialect {};
+/// The dialect that tokens and expressions are read in.
+static DIALECT: KalamDialect = KalamDialect;
 /// How deep expressions may nest.
 const RECURSION_LIMIT: usize = 128;
 
@@ -88,8 +96,10 @@ pub enum Statement {
     CreateUser {
         /// Its name.
         name: Ident,
-        /// Its password; none for an internal user, who can't log in.
-        password: Option<String>,
+        /// An existing one is no error.
+        if_not_exists: bool,
+        /// How it will log in.
+        log_in: LogIn,
         /// Its role, as written.
         role: Option<Ident>,
         /// Its address.
@@ -109,6 +119,62 @@ pub enum Statement {
         /// A missing one is no error.
         if_exists: bool,
     },
+    /// `EXECUTE AS USER 'u' ( statement )`.
+    ExecuteAs {
+        /// As whom.
+        user: Ident,
+        /// A query, INSERT, UPDATE or DELETE.
+        statement: Box<Statement>,
+    },
+    /// `SUBSCRIBE TO …`.
+    Subscribe(Box<Subscribe>),
+    /// `KILL JOB 'id'`.
+    KillJob(String),
+    /// `CREATE STORAGE`.
+    CreateStorage(Box<CreateStorage>),
+    /// `ALTER STORAGE id SET …`.
+    AlterStorage {
+        /// Its id.
+        id: Ident,
+        /// What to set.
+        change: StorageChange,
+    },
+    /// `DROP STORAGE [IF EXISTS] id`.
+    DropStorage {
+        /// Its id.
+        id: Ident,
+        /// A missing one is no error.
+        if_exists: bool,
+    },
+    /// `STORAGE CHECK id [EXTENDED]`.
+    CheckStorage {
+        /// Its id.
+        id: Ident,
+        /// Add up what is stored there.
+        extended: bool,
+    },
+}
+
+/// How a user logs in.
+#[derive(Clone, PartialEq)]
+pub enum LogIn {
+    /// By this password.
+    Password(String),
+    /// By a token of a trusted issuer.
+    OAuth,
+    /// Not at all.
+    Internal,
+}
+
+impl std::fmt::Debug for LogIn {
+    /// Passwords never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Password(_) => "Password(..)",
+            Self::OAuth => "OAuth",
+            Self::Internal => "Internal",
+        })
+    }
 }
 
 /// What `SHOW` and `DESCRIBE` show.

@@ -32,6 +32,8 @@ pub struct Relations {
     pub snapshot: ReadSnapshot,
     /// Who asks.
     pub identity: Identity,
+    /// Whether somebody else asks for that user: then what belongs to others too is out of reach.
+    pub impersonated: bool,
     /// For system tables.
     pub engine: Engine,
 }
@@ -46,6 +48,7 @@ impl Relations {
     /// The table, as a provider that holds nobody else's rows.
     pub fn provider(&self, table: &Arc<Table>) -> Result<Arc<dyn TableProvider>, SqlError> {
         authorize::check_table(&self.catalog, &table.name, &self.identity, Access::Read)?;
+        self.check_impersonated(&table.name)?;
         let user = table.kind.is_per_user().then_some(&self.identity.user);
         Ok(self.snapshot.provider(table, user))
     }
@@ -53,11 +56,17 @@ impl Relations {
     /// The system or information table of that name.
     pub fn view(&self, name: &TableName) -> Result<Option<View>, SqlError> {
         authorize::check_table(&self.catalog, name, &self.identity, Access::Read)?;
+        self.check_impersonated(name)?;
         match name.namespace.as_str() {
             SYSTEM => system::view(self, &name.name),
             INFORMATION_SCHEMA => Ok(information::view(self, &name.name)),
             _ => Ok(None),
         }
+    }
+
+    /// Refuses what is not the user's own where somebody else runs the statement.
+    pub fn check_impersonated(&self, name: &TableName) -> Result<(), SqlError> {
+        if self.impersonated { authorize::check_own(&self.catalog, name) } else { Ok(()) }
     }
 
     /// Whether there is such a relation, of either sort.

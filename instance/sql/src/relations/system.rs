@@ -6,6 +6,7 @@ use kalamdb_api::flush::{FlushJob, FlushReason};
 use kalamdb_engine::catalog::{Credentials, User};
 use kalamdb_engine::flush::{Job, JobKind};
 use kalamdb_engine::schema::{AccessLevel, Column, DefaultValue, SqlType, Table, TableKind};
+use kalamdb_engine::storage::{LOCAL_STORAGE, Storage};
 use kalamdb_engine::value::{Row, Value};
 use serde_json::{Map, Value as Json, json};
 
@@ -80,7 +81,7 @@ fn tables(relations: &Relations) -> View {
             text(&table.name.namespace),
             text(&table.name.name),
             text(table.kind.as_str()),
-            text("local"),
+            text(storage_id(table)),
             Value::Int(table.version.0 as i32),
             text(options(table).to_string()),
             Value::Null,
@@ -138,9 +139,16 @@ fn schemas(relations: &Relations) -> View {
     .with(relations.visible_tables().flat_map(versions).map(row))
 }
 
+fn storage_id(table: &Table) -> &str {
+    table.storage.as_ref().map_or(LOCAL_STORAGE, |storage| &storage.id)
+}
+
 fn options(table: &Table) -> Json {
     let mut options = Map::new();
-    options.insert("storage_id".into(), json!("local"));
+    options.insert("storage_id".into(), json!(storage_id(table)));
+    if let Some(hours) = table.deleted_retention_hours {
+        options.insert("deleted_retention_hours".into(), json!(hours));
+    }
     let rows = table.flush_policy.rows.map(|rows| format!("rows:{rows}"));
     let interval = table.flush_policy.interval_seconds.map(|seconds| format!("interval:{seconds}"));
     let policy: Vec<String> = rows.into_iter().chain(interval).collect();
@@ -179,12 +187,14 @@ fn literal_text(value: &Value) -> String {
         Value::Boolean(value) => value.to_string(),
         Value::SmallInt(value) => value.to_string(),
         Value::Int(value) => value.to_string(),
-        Value::BigInt(value) | Value::Timestamp(value) => value.to_string(),
+        Value::BigInt(value) | Value::Timestamp(value) | Value::Time(value) => value.to_string(),
         Value::Float(value) => value.to_string(),
         Value::Double(value) => value.to_string(),
         Value::Decimal(value) => value.to_string(),
         Value::Date(value) => value.to_string(),
         Value::Text(value) | Value::Json(value) => format!("'{}'", value.replace('\'', "''")),
+        Value::Uuid(value) => format!("'{value}'"),
+        Value::Embedding(value) => format!("'{}'", json!(value)),
         Value::Bytes(value) => value.iter().fold("'\\x".to_owned(), |text, byte| format!("{text}{byte:02x}")) + "'",
     }
 }
@@ -229,6 +239,7 @@ fn users(relations: &Relations) -> View {
         let auth_type = match user.credentials {
             Credentials::Password(_) => "password",
             Credentials::None => "internal",
+            Credentials::OAuth => "oauth",
         };
         vec![
             text(user.id.as_str()),
@@ -259,6 +270,17 @@ fn users(relations: &Relations) -> View {
 }
 
 pub(crate) fn storages(relations: &Relations) -> View {
+    let row = |storage: &Arc<Storage>| -> Row {
+        vec![
+            text(&storage.id),
+            text(&storage.name),
+            optional_text(storage.description.as_deref()),
+            text(storage.location.kind()),
+            text(storage.location.to_string()),
+            moment(storage.created_at),
+            moment(storage.updated_at),
+        ]
+    };
     let created = relations.catalog.namespaces.values().map(|namespace| namespace.created_at).min().unwrap_or_default();
     View::new(&[
         ("storage_id", TEXT),
@@ -270,14 +292,15 @@ pub(crate) fn storages(relations: &Relations) -> View {
         ("updated_at", MOMENT),
     ])
     .with([vec![
-        text("local"),
-        text("local"),
+        text(LOCAL_STORAGE),
+        text(LOCAL_STORAGE),
         text("the object store that this instance was started with"),
         text("filesystem"),
         text(""),
         moment(created),
         moment(created),
     ]])
+    .with(relations.catalog.storages.values().map(row))
 }
 
 fn visible_jobs(relations: &Relations) -> Vec<Job> {
@@ -415,6 +438,11 @@ fn data_types() -> View {
         (SqlType::Timestamp, "microseconds since 1970-01-01 UTC"),
         (SqlType::Date, "days since 1970-01-01"),
         (SqlType::Json, "JSON text"),
+        (SqlType::DateTime, "microseconds since 1970-01-01 UTC"),
+        (SqlType::Time, "microseconds since midnight"),
+        (SqlType::Uuid, "128 bits in 36 characters"),
+        (SqlType::Embedding { dimensions: 384 }, "1 to 8192 numbers of 32 bits"),
+        (SqlType::File, "reference to a file, a JSON object"),
     ];
     let row = |(of, about): (SqlType, &str)| -> Row {
         let kalam_type = wire_name(of);

@@ -19,6 +19,8 @@ fn key_types() -> Vec<SqlType> {
         SqlType::Timestamp,
         SqlType::Date,
         SqlType::Decimal { precision: 38, scale: 3 },
+        SqlType::Uuid,
+        SqlType::Time,
     ]
 }
 
@@ -34,8 +36,9 @@ fn values() -> impl Strategy<Value = Vec<Value>> {
         any::<i64>(),
         any::<i32>(),
         prop_oneof![Just(i128::MIN), Just(-1), any::<i128>()],
+        (prop_oneof![Just(0u128), Just(u128::MAX), any::<u128>()], 0..86_400_000_000i64),
     )
-        .prop_map(|(boolean, text, small, bytes, int, big, timestamp, date, decimal)| {
+        .prop_map(|(boolean, text, small, bytes, int, big, timestamp, date, decimal, (uuid, time))| {
             vec![
                 Value::Boolean(boolean),
                 Value::Text(text),
@@ -46,6 +49,8 @@ fn values() -> impl Strategy<Value = Vec<Value>> {
                 Value::Timestamp(timestamp),
                 Value::Date(date),
                 Value::Decimal(decimal),
+                Value::Uuid(Uuid::from_u128(uuid)),
+                Value::Time(time),
             ]
         })
 }
@@ -59,6 +64,8 @@ fn compare(a: &[Value], b: &[Value]) -> Ordering {
         (Value::Int(a), Value::Int(b)) | (Value::Date(a), Value::Date(b)) => a.cmp(b),
         (Value::BigInt(a), Value::BigInt(b)) | (Value::Timestamp(a), Value::Timestamp(b)) => a.cmp(b),
         (Value::Decimal(a), Value::Decimal(b)) => a.cmp(b),
+        (Value::Uuid(a), Value::Uuid(b)) => a.cmp(b),
+        (Value::Time(a), Value::Time(b)) => a.cmp(b),
         _ => panic!("the columns have different types"),
     };
     a.iter().zip(b).map(one).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
@@ -68,7 +75,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn keys_sort_as_their_values_and_come_back(first in values(), mut second in values(), shared in 0usize..9) {
+    fn keys_sort_as_their_values_and_come_back(first in values(), mut second in values(), shared in 0usize..11) {
         second[..shared].clone_from_slice(&first[..shared]);
         let types = key_types();
         let places: Vec<_> = (0..types.len()).collect();
