@@ -14,8 +14,8 @@ mod tests;
 pub use duration::{Duration, DurationError};
 pub use quantity::{Quantity, QuantityError};
 pub use spec::{
-    DeletionPolicy, FlushSpec, KalamDB, KalamDBSpec, ObjectStoreSpec, ObjectStoreType, Resources, S3Spec, SecretRef,
-    StorageSpec,
+    AccessMode, DeletionPolicy, FlushSpec, KalamDB, KalamDBSpec, ObjectStoreSpec, ObjectStoreType, Resources, S3Spec,
+    SecretRef, StorageSpec,
 };
 pub use status::{Condition, ConditionStatus, ConditionType, FlushStatus, KalamDBStatus, Phase};
 

@@ -62,6 +62,8 @@ pub struct KalamDBSpec {
         .message("storage.size cannot shrink: a volume only grows; keep the old size, or create a new KalamDB of the smaller size and copy the data"),
     validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)")
         .message("storage.storageClassName cannot change: the volume that holds the data stays in its class; create a new KalamDB to use another class"),
+    validation = Rule::new("self.accessMode == oldSelf.accessMode")
+        .message("storage.accessMode cannot change: the volume keeps the mode that it was made with; create a new KalamDB to use another mode"),
     validation = Rule::new("quantity(string(self.size)).compareTo(quantity('1Gi')) >= 0")
         .message("storage.size must be at least 1Gi, and 10Gi is a good start: an instance keeps a quarter of a gigabyte free and refuses writes below that")
 )]
@@ -73,6 +75,19 @@ pub struct StorageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
+    /// Who may use the volume at a time.
+    #[serde(default)]
+    pub access_mode: AccessMode,
+}
+
+/// Who may use a volume at a time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AccessMode {
+    /// The pods of one node. Every storage class can.
+    #[default]
+    ReadWriteOnce,
+    /// One pod of the cluster, and nobody else: the safer choice where the class's CSI driver can (most can).
+    ReadWriteOncePod,
 }
 
 /// Processor and memory of the instance, as in any container.
@@ -206,7 +221,7 @@ pub enum DeletionPolicy {
 
 impl Default for StorageSpec {
     fn default() -> Self {
-        Self { size: default_storage_size(), storage_class_name: None }
+        Self { size: default_storage_size(), storage_class_name: None, access_mode: AccessMode::default() }
     }
 }
 

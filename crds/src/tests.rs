@@ -66,7 +66,7 @@ fn a_spec_of_the_object_store_alone_gets_all_defaults() {
     assert_eq!(
         serde_json::to_value(&spec).expect("json"),
         json!({
-            "storage": { "size": "10Gi" },
+            "storage": { "size": "10Gi", "accessMode": "ReadWriteOnce" },
             "objectStore": { "type": "Volume" },
             "flush": { "maxBytes": "256Mi", "maxRows": 1_000_000, "maxAge": "10m", "maxConcurrent": 2 },
             "deletionPolicy": "Retain",
@@ -80,12 +80,12 @@ fn the_definition_is_small_and_every_rule_tells_what_is_wrong() {
     let definition = serde_json::to_value(KalamDB::crd()).expect("json");
     let mut rules = Vec::new();
     collect_rules(&definition, &mut rules);
-    assert_eq!(rules.len(), 15, "a rule was added or lost: {rules:#?}");
+    assert_eq!(rules.len(), 16, "a rule was added or lost: {rules:#?}");
     for rule in rules {
         assert!(rule["message"].as_str().is_some_and(|message| message.len() > 30), "{rule}");
     }
     let defaults = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
-    assert_eq!(defaults["storage"]["default"], json!({ "size": "10Gi" }));
+    assert_eq!(defaults["storage"]["default"], json!({ "size": "10Gi", "accessMode": "ReadWriteOnce" }));
     assert_eq!(defaults["deletionPolicy"]["default"], "Retain");
 }
 

@@ -15,9 +15,9 @@ pub const KIND: &str = "kalamdb";
 /// The port of the client Service.
 pub const PORT: u16 = 8080;
 /// A database, or its next pod, is ready by then: it includes the start of a container on a busy machine.
-pub const READY_LIMIT: Duration = Duration::from_secs(180);
+pub const READY_LIMIT: Duration = Duration::from_secs(300);
 
-const LOGIN_LIMIT: Duration = Duration::from_secs(60);
+const LOGIN_LIMIT: Duration = Duration::from_secs(180);
 
 /// A database and the way to it.
 pub struct Database {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::kubectl::Kubectl;
 
 /// How long kubectl may take to say where it listens.
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running port-forward; it ends when this is dropped.
 pub struct PortForward {

@@ -17,6 +17,14 @@ pub const NAMESPACE: &str = "kalamdb-system";
 const PORT: u16 = 8081;
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// Ends the operator without a chance to clean up, and waits until its next life is ready.
+pub fn restart(kubectl: &Kubectl) -> Result<()> {
+    let kubectl = kubectl.in_namespace(NAMESPACE);
+    let selector = format!("app.kubernetes.io/name={RELEASE}");
+    kubectl.run(&["delete", "pods", "--selector", &selector, "--force", "--grace-period=0"])?;
+    kubectl.run(&["rollout", "status", &format!("deployment/{RELEASE}"), "--timeout=300s"]).map(drop)
+}
+
 /// The operator's `/metrics`.
 pub fn metrics(kubectl: &Kubectl) -> Result<String> {
     let kubectl = kubectl.in_namespace(NAMESPACE);

@@ -1,18 +1,23 @@
 //! Starting and stopping. The port opens first, so that probes get answers while the engine recovers; the engine closes last.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kalamdb_engine::Engine;
 use kalamdb_engine::catalog::{CatalogChange, Credentials};
+use kalamdb_engine::{Engine, EngineError};
 use kalamdb_sql::{Database, password};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authority;
 use crate::configuration::Configuration;
 use crate::http::{self, Serving, State};
 use crate::metrics;
+
+/// From one look at a data folder that another process has open to the next.
+const VOLUME_PAUSE: Duration = Duration::from_millis(250);
 
 /// Serves on a runtime of its own until SIGTERM or SIGINT.
 pub fn block_on(configuration: Configuration) -> Result<()> {
@@ -59,7 +64,7 @@ pub async fn run(configuration: Configuration, shutdown: CancellationToken) -> R
 
 /// Opens the engine and lets requests through to it.
 async fn open(configuration: &Configuration, state: &State) -> Result<Engine> {
-    let engine = Engine::open(configuration.engine.clone()).await.context("failed to open the database")?;
+    let engine = open_engine(configuration).await.context("failed to open the database")?;
     let authority = Authority::open(&configuration.auth, &configuration.engine.data_dir, configuration.sql.hash_cost)?;
     set_root_password(configuration, &engine).await?;
     let exporter = state.exporter();
@@ -69,6 +74,23 @@ async fn open(configuration: &Configuration, state: &State) -> Result<Engine> {
         Database::new(engine.clone(), configuration.sql.clone(), observer).context("failed to start the SQL layer")?;
     state.begin_serving(Serving { engine: engine.clone(), database, authority });
     Ok(engine)
+}
+
+/// A pod that was replaced by force has a successor before it has ended. That one waits, for as long as a process may take to end.
+async fn open_engine(configuration: &Configuration) -> Result<Engine, EngineError> {
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        match Engine::open(configuration.engine.clone()).await {
+            Err(error @ EngineError::VolumeInUse { .. }) if begun.elapsed() < configuration.server.shutdown => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "waiting up to {} s for it", configuration.server.shutdown.as_secs());
+                }
+                tokio::time::sleep(VOLUME_PAUSE).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// `KALAMDB_ROOT_PASSWORD` counts at the first start only: later root may have changed it.

@@ -149,10 +149,18 @@ pub fn push(archives: &[Archive], registry: &str) -> Result<()> {
     for archive in archives {
         let name = archive.name();
         console::step(&format!("push {registry}/{name}"), || {
-            buildah().arg("push").arg(&archive.reference).arg(format!("docker://{registry}/{name}")).output()
+            let push = buildah().arg("push").arg(format!("--tls-verify={}", !is_on_this_machine(registry)));
+            push.arg(&archive.reference).arg(format!("docker://{registry}/{name}")).output()
         })?;
     }
     Ok(())
+}
+
+/// Such a registry has no certificate as a rule, and nobody but this machine is between it and us.
+fn is_on_this_machine(registry: &str) -> bool {
+    let host = registry.split('/').next().unwrap_or_default();
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    host == "localhost" || host == "[::1]" || host.starts_with("127.")
 }
 
 /// An image that is to be built.
@@ -252,4 +260,19 @@ fn buildah() -> Program {
 
 fn ctr(cluster: &Cluster) -> Program {
     Program::new("ctr").arg("--address").arg(cluster.containerd_socket()).args(["--namespace", "k8s.io"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_on_this_machine;
+
+    #[test]
+    fn only_a_registry_of_this_machine_is_spoken_to_without_a_certificate() {
+        for registry in ["localhost:5000", "localhost/team", "127.0.0.1:5001/a/b", "[::1]:5000"] {
+            assert!(is_on_this_machine(registry), "{registry}");
+        }
+        for registry in ["ghcr.io/localhost", "localhost.example:5000", "10.244.0.1:5000"] {
+            assert!(!is_on_this_machine(registry), "{registry}");
+        }
+    }
 }

@@ -10,7 +10,15 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
-static CHILDREN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+static CHILDREN: Mutex<BTreeSet<Receiver>> = Mutex::new(BTreeSet::new());
+
+/// Who gets a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Receiver {
+    Process(u32),
+    /// The process and all that it started.
+    Group(u32),
+}
 
 /// A signal to a process.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +39,8 @@ pub fn watch() -> Result<()> {
             if before >= 2 {
                 std::process::exit(130);
             }
-            for pid in children().iter() {
-                send(Signal::Terminate, *pid);
+            for receiver in children().iter() {
+                send_to(Signal::Terminate, *receiver);
             }
         }
     });
@@ -42,11 +50,19 @@ pub fn watch() -> Result<()> {
 /// Sends a signal; a process that has just ended needs none. The shell does it, because the safe bindings would switch on
 /// features of crates that the whole workspace shares.
 pub fn send(signal: Signal, pid: u32) {
+    send_to(signal, Receiver::Process(pid));
+}
+
+fn send_to(signal: Signal, receiver: Receiver) {
     let name = match signal {
         Signal::Terminate => "TERM",
         Signal::Kill => "KILL",
     };
-    let command = format!("kill -{name} {pid} 2>/dev/null");
+    let receiver = match receiver {
+        Receiver::Process(pid) => pid.to_string(),
+        Receiver::Group(pid) => format!("-{pid}"),
+    };
+    let command = format!("kill -s {name} -- {receiver} 2>/dev/null");
     let _ = std::process::Command::new("sh").args(["-c", &command]).status();
 }
 
@@ -80,13 +96,22 @@ pub fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> Result
 }
 
 /// Remembers a child while it runs, so that a signal reaches it.
-pub struct Child(u32);
+pub struct Child(Receiver);
 
 impl Child {
     /// Begins to remember `pid`.
     pub fn remember(pid: u32) -> Self {
-        children().insert(pid);
-        Self(pid)
+        Self::of(Receiver::Process(pid))
+    }
+
+    /// The same for a child that leads a process group.
+    pub fn remember_group(pid: u32) -> Self {
+        Self::of(Receiver::Group(pid))
+    }
+
+    fn of(receiver: Receiver) -> Self {
+        children().insert(receiver);
+        Self(receiver)
     }
 }
 
@@ -96,6 +121,6 @@ impl Drop for Child {
     }
 }
 
-fn children() -> std::sync::MutexGuard<'static, BTreeSet<u32>> {
+fn children() -> std::sync::MutexGuard<'static, BTreeSet<Receiver>> {
     CHILDREN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

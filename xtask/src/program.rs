@@ -101,10 +101,12 @@ impl Program {
         Ok(())
     }
 
-    /// Starts it and returns the running child, whose output is piped.
+    /// Starts it in a process group of its own, so that a signal reaches all that it starts, and returns the running child,
+    /// whose output is piped.
     pub fn piped(mut self) -> Result<Child> {
+        use std::os::unix::process::CommandExt;
         let name = self.name();
-        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0);
         self.command.spawn().with_context(|| missing(&name))
     }
 

@@ -23,6 +23,8 @@ struct Summary {
     passed: u64,
     failed: u64,
     ignored: u64,
+    /// The names of those that failed, to be found without searching the whole output.
+    failures: Vec<String>,
 }
 
 /// Formatting, lints, charts, unit, integration and end-to-end tests.
@@ -41,8 +43,14 @@ pub fn run(cache: &Cache) -> Result<()> {
     if summary.ignored > 0 {
         console::say(&format!("{} ignored", summary.ignored));
     }
-    console::say(&format!("{} passed, {} failed", summary.passed, summary.failed));
-    if summary.failed > 0 { bail!("{} test(s) failed", summary.failed) } else { Ok(()) }
+    summary.failures.iter().for_each(|test| console::say(&format!("failed: {test}")));
+    let counts = format!("{} passed, {} failed", summary.passed, summary.failed);
+    // An error is printed last as well.
+    if summary.failed > 0 {
+        bail!("{counts}");
+    }
+    console::say(&counts);
+    Ok(())
 }
 
 /// Formatting and lints alone.
@@ -105,11 +113,13 @@ fn run_tests(cache: &Cache, tools: &Tools, readers: &Path, cluster: &Cluster) ->
         .env("KALAMDB_TEST_S3_ACCESS_KEY", &s3.access_key)
         .env("KALAMDB_TEST_S3_SECRET_KEY", &s3.secret_key)
         .env("KALAMDB_TEST_S3_BUCKET", &s3.bucket)
+        // Errors of tests say what was wrong; forty lines of the test runner's own calls below each would only hide it.
+        .env("RUST_LIB_BACKTRACE", "0")
         .env("KALAMDB_TEST_PYTHON", "python3")
         .env("PYTHONPATH", readers)
         .env("KALAMDB_TEST_VERSITYGW", tools.program(GoTool::Versitygw))
         .piped()?;
-    let _remembered = interruption::Child::remember(child.id());
+    let _remembered = interruption::Child::remember_group(child.id());
     let output = child.stdout.take().context("cargo test has no output")?;
     let mut summary = Summary::default();
     for line in BufReader::new(output).lines() {
@@ -126,8 +136,11 @@ fn run_tests(cache: &Cache, tools: &Tools, readers: &Path, cluster: &Cluster) ->
 }
 
 impl Summary {
-    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`; any other line changes nothing.
+    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …` or `test name ... FAILED`; any other line
+    /// changes nothing.
     fn add(&mut self, line: &str) {
+        self.failures
+            .extend(line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")).map(str::to_owned));
         let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };
         for count in counts.1.split("; ") {
             let Some((number, what)) = count.split_once(' ') else { continue };
@@ -153,6 +166,8 @@ mod tests {
         summary
             .add("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s");
         summary.add("test hot::reads ... ok");
-        assert_eq!(summary, Summary { passed: 4, failed: 2, ignored: 1 });
+        summary.add("test hot::writes ... FAILED");
+        let failures = vec!["hot::writes".to_owned()];
+        assert_eq!(summary, Summary { passed: 4, failed: 2, ignored: 1, failures });
     }
 }

@@ -93,20 +93,23 @@ fn compile(cache: &Cache, log: &Path) -> Result<usize> {
     Ok(warned)
 }
 
-/// How many crates have begun to compile, as cargo writes into `log`. `Cargo.lock` holds some more than are built: those of
+/// How many crates have begun to compile, as cargo writes into `log`, or that it waits for another build. `Cargo.lock` holds some more than are built: those of
 /// other platforms.
 fn progress(log: &Path) -> impl Fn() -> Option<String> + Send + use<> {
     let log = log.to_owned();
     let lock = std::fs::read_to_string(root().join("Cargo.lock")).unwrap_or_default();
     let all = lock.lines().filter(|line| *line == "[[package]]").count();
-    move || {
-        let begun = compiling(&std::fs::read_to_string(&log).ok()?);
-        (begun > 0).then(|| format!("{begun} of at most {all} crates"))
-    }
+    move || told(&std::fs::read_to_string(&log).ok()?, all)
 }
 
-fn compiling(log: &str) -> usize {
-    log.lines().filter(|line| line.trim_start().starts_with("Compiling ")).count()
+fn told(log: &str, all: usize) -> Option<String> {
+    let begun = log.lines().filter(|line| line.trim_start().starts_with("Compiling ")).count();
+    let waits = log.lines().last().is_some_and(|line| line.trim_start().starts_with("Blocking waiting for file lock"));
+    match (waits, begun) {
+        (true, _) => Some("waiting for another cargo that builds into the same folder".to_owned()),
+        (false, 0) => None,
+        (false, begun) => Some(format!("{begun} of at most {all} crates")),
+    }
 }
 
 fn linker_variable() -> String {
@@ -116,11 +119,14 @@ fn linker_variable() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::compiling;
+    use super::told;
 
     #[test]
-    fn crates_that_begin_to_compile_are_counted() {
+    fn crates_that_begin_to_compile_are_counted_and_a_build_that_waits_says_so() {
         let log = "  Downloaded a v1.0.0\n   Compiling a v1.0.0\nwarning: unused\n   Compiling b v2.0.0 (/work)\n";
-        assert_eq!(compiling(log), 2);
+        assert_eq!(told(log, 9).as_deref(), Some("2 of at most 9 crates"));
+        assert_eq!(told("", 9), None);
+        let waits = told("    Blocking waiting for file lock on artifact directory\n", 9);
+        assert_eq!(waits.as_deref(), Some("waiting for another cargo that builds into the same folder"));
     }
 }

@@ -29,7 +29,7 @@ fn retained_rows_come_back_with_a_new_resource_and_deleted_ones_go_with_it() -> 
     ]);
     ensure!(shrink.is_err_and(|error| format!("{error:#}").contains("cannot shrink")), "the volume may shrink");
 
-    place.kubectl.run(&["delete", "kalamdb", NAME, "--timeout=120s"])?;
+    place.kubectl.run(&["delete", "kalamdb", NAME, "--timeout=300s"])?;
     place.wait_until_gone("statefulset", NAME)?;
     place.wait_until_gone("pod", "notes-0")?;
     ensure!(place.kubectl.get("pvc", VOLUME)?.is_some(), "deletionPolicy Retain lost the volume");
@@ -54,7 +54,7 @@ fn retained_rows_come_back_with_a_new_resource_and_deleted_ones_go_with_it() -> 
         let seen = &object["status"]["observedGeneration"];
         Ok(if *seen == generation { Seen::Ready(()) } else { Seen::Waiting(format!("generation {seen}")) })
     })?;
-    place.kubectl.run(&["delete", "kalamdb", NAME, "--timeout=120s"])?;
+    place.kubectl.run(&["delete", "kalamdb", NAME, "--timeout=300s"])?;
     place.wait_until_gone("pvc", VOLUME)?;
     place.wait_until_gone("secret", CREDENTIALS)?;
     place.remove()

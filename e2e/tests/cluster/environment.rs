@@ -1,6 +1,7 @@
 //! Where the tests find the cluster and the S3 server, and the Kubernetes namespace of one test.
 
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -14,17 +15,37 @@ use serde_json::Value as Json;
 pub const FLIGHTS: &str = "flights";
 pub const FLIGHTS_SECRET: &str = "flights-s3";
 
-const GONE_LIMIT: Duration = Duration::from_secs(120);
+const GONE_LIMIT: Duration = Duration::from_secs(300);
+
+/// There is one operator for all tests: they share it, and whoever restarts it runs alone.
+static OPERATOR: RwLock<()> = RwLock::new(());
+
+/// A test's hold on the operator.
+#[expect(dead_code, reason = "held, and never looked at")]
+enum Hold {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
 
 /// A test's place: its own Kubernetes namespace on the cluster, and the bucket.
 pub struct Place {
     pub kubectl: Kubectl,
     pub bucket: Bucket,
+    _operator: Hold,
 }
 
 impl Place {
     /// Makes the Kubernetes namespace anew.
     pub fn new(test: &str) -> Result<Self> {
+        Self::make(test, Hold::Shared(OPERATOR.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// The same, while no other test runs: for those that end the operator itself.
+    pub fn alone(test: &str) -> Result<Self> {
+        Self::make(test, Hold::Alone(OPERATOR.write().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn make(test: &str, operator: Hold) -> Result<Self> {
         let bucket = Bucket {
             endpoint: variable("KALAMDB_TEST_S3_ENDPOINT")?,
             name: variable("KALAMDB_TEST_S3_BUCKET")?,
@@ -37,7 +58,7 @@ impl Place {
         let kubectl = Kubectl::new(program.into(), None, Some(variable("KALAMDB_TEST_CONTEXT")?));
         let kubectl = kubectl.in_namespace(&format!("e2e-{test}-{now:x}"));
         kubectl.run(&["create", "namespace", kubectl.namespace()])?;
-        Ok(Self { kubectl, bucket })
+        Ok(Self { kubectl, bucket, _operator: operator })
     }
 
     /// The database of that name, which a test has applied or is about to.

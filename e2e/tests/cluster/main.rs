@@ -9,3 +9,5 @@ mod faults;
 mod main_path;
 mod references;
 mod refusals;
+mod restarts;
+mod s3;

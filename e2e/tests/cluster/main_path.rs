@@ -12,7 +12,7 @@ use kalamdb_e2e::wait::{self, Seen};
 use crate::environment::{FLIGHTS, Place, example, example_path};
 
 const TABLE: &str = "nyc.flights";
-const EVENT_LIMIT: Duration = Duration::from_secs(30);
+const EVENT_LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
 fn rows_reach_the_bucket_by_the_operators_schedule_and_survive_the_pod() -> Result<()> {

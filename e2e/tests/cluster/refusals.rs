@@ -16,12 +16,15 @@ fn an_invalid_resource_is_refused_with_a_message_that_says_how_to_mend_it() -> R
     for (manifest, message) in [
         (replaced(&volume, "type: Volume", "type: S3"), "add the s3 member, or set type to Volume"),
         (replaced(&volume, "type: Volume", "type: Tape"), "supported values"),
+        (replaced(&volume, "size: 2Gi", "size: 2Gi\n    accessMode: ReadWriteMany"), "supported values"),
         (replaced(&volume, "size: 2Gi", "size: 1023Mi"), "storage.size must be at least 1Gi"),
         (replaced(&volume, "size: 2Gi", "size: plenty"), "spec.storage.size"),
         (replaced(&volume, "maxAge: 10m", "maxAge: 0s"), "flush.maxAge must be above 0"),
         (replaced(&volume, "name: notes", "name: 9-notes"), "must begin with a letter"),
         (replaced(&s3, "bucket: kalamdb", "bucket: Kalam_DB"), "a bucket name has 3 to 63 lower-case letters"),
         (replaced(&s3, "endpoint: http://s3:7070", "endpoint: s3:7070"), "an endpoint is http:// or https://"),
+        (replaced(&s3, "bucket: kalamdb", "bucket: kalamdb\n      prefix: chat"), "ends with a slash, such as chat/"),
+        (replaced(&s3, "maxBytes: 64Mi", "maxBytes: 0"), "flush.maxBytes must be above 0"),
         (replaced(&s3, "maxConcurrent: 2", "maxConcurrent: 0"), "spec.flush.maxConcurrent"),
         (replaced(&s3, "deletionPolicy: Retain", "deletionPolicy: Keep"), "supported values"),
         (replaced(&s3, "maxRows: 100000", "maxRowz: 100000"), "maxRowz"),
@@ -52,6 +55,7 @@ fn what_cannot_change_is_refused_with_a_message_that_says_what_to_do_instead() -
         (FLIGHTS, r#"{"objectStore":{"type":"Volume","s3":null}}"#, "objectStore.type cannot change"),
         (FLIGHTS, r#"{"storage":{"storageClassName":"another"}}"#, "storage.storageClassName cannot change"),
         (FLIGHTS, r#"{"storage":{"size":"1Gi"}}"#, "storage.size cannot shrink"),
+        (FLIGHTS, r#"{"storage":{"accessMode":"ReadWriteOncePod"}}"#, "storage.accessMode cannot change"),
         (VOLUME, r#"{"objectStore":{"type":"S3","s3":{"bucket":"kalamdb"}}}"#, "objectStore.type cannot change"),
         (VOLUME, r#"{"storage":{"size":"1Gi"}}"#, "storage.size cannot shrink"),
     ] {

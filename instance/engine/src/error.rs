@@ -73,6 +73,14 @@ pub enum EngineError {
         /// Why, and how to mend it.
         reason: String,
     },
+    /// Another process has the data folder open; it may be on its way out.
+    #[error("failed to open the data folder {}: another process has it open; stop that one, or choose another data.dir ({reason})", path.display())]
+    VolumeInUse {
+        /// The folder.
+        path: PathBuf,
+        /// What RocksDB says.
+        reason: String,
+    },
     /// One table stopped, so that nothing is overwritten; an operator must act. Others go on.
     #[error("table {table} is stopped: {reason}")]
     TableStopped {

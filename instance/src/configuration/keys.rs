@@ -70,7 +70,12 @@ pub const KEYS: [Key; 59] = [
     key("server", "port", "8080", "The port to listen on; 0 takes a free one."),
     key("server", "body_bytes", "16777216", "Largest request body, in bytes; a larger one is answered with 413."),
     key("server", "concurrent_statements", "64", "Requests that run SQL at the same time; more wait."),
-    key("server", "shutdown_seconds", "30", "How long a shutdown waits for running requests, in seconds."),
+    key(
+        "server",
+        "shutdown_seconds",
+        "30",
+        "How long a shutdown waits for running requests, and a start for another process to leave the data folder, in seconds.",
+    ),
     key(
         "server",
         "remote_setup",

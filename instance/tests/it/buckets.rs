@@ -47,7 +47,11 @@ impl Bucket {
 
     pub async fn serve(&self) -> Result<S3> {
         let s3 = S3::start(&self.binary, self.folder.path(), self.port)?;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let begun = std::time::Instant::now();
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+            anyhow::ensure!(begun.elapsed() < Duration::from_secs(60), "the S3 server does not listen");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         Ok(s3)
     }
 
@@ -101,16 +105,52 @@ async fn writes_go_on_while_the_bucket_is_gone_and_the_flush_is_repeated() -> Re
     assert_eq!(server.post("/v1/api/flush-jobs", SCHEDULER_TOKEN, &job).await?.status(), 202);
     server.sql("INSERT INTO t (v) SELECT 3 FROM generate_series(1, 50)").await?;
     assert_eq!(server.job_end("while-away").await?, "failed");
-    let ready: Value = server.http.get(format!("{}/readyz", server.url)).send().await?.json().await?;
-    assert_eq!((&ready["ready"], &ready["objectStore"]["reachable"]), (&json!(true), &json!(false)), "{ready}");
+    let refused = format!(
+        "the object store (bucket kalam at http://127.0.0.1:{}) can't be reached: connection refused; check that it runs, and its \
+         endpoint",
+        bucket.port
+    );
+    let away = json!({"reachable": false, "message": refused});
+    assert_eq!(told_of_store(&server).await?, (true, away.clone()));
+    // What is tried next is something else: the mirror of a new table. The reason is the same, and so are its words.
+    server.sql("CREATE TABLE u (id BIGINT PRIMARY KEY); INSERT INTO u VALUES (1)").await?;
+    assert_eq!(server.flush("u").await?, "failed");
+    assert_eq!(told_of_store(&server).await?, (true, away));
+
     let _s3 = bucket.serve().await?;
     assert_eq!(server.flush("t").await?, "completed", "the next job succeeds once the bucket is back");
-    let ready: Value = server.http.get(format!("{}/readyz", server.url)).send().await?.json().await?;
-    assert_eq!(ready["objectStore"]["reachable"], true, "{ready}");
+    assert_eq!(told_of_store(&server).await?, (true, json!({"reachable": true, "message": null})));
     assert_eq!(
         server.rows("SELECT v, count(*) FROM t GROUP BY v ORDER BY v").await?,
         json!([[1, "50"], [2, "50"], [3, "50"]])
     );
+    Ok(())
+}
+
+/// What `/readyz` says: whether the instance takes writes, and how its object store is.
+async fn told_of_store(server: &Server) -> Result<(bool, Value)> {
+    let told: Value = server.http.get(format!("{}/readyz", server.url)).send().await?.json().await?;
+    Ok((told["ready"] == true, told["objectStore"].clone()))
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_deleted_is_named_and_its_return_is_noticed() -> Result<()> {
+    let Some(bucket) = Bucket::new()? else { return Ok(()) };
+    let _s3 = bucket.serve().await?;
+    let server = Server::start_in(bucket.database()?).await?;
+    server.sql("CREATE TABLE t (id BIGINT PRIMARY KEY); INSERT INTO t VALUES (1)").await?;
+    assert_eq!(server.flush("t").await?, "completed");
+    let (here, gone) = (bucket.folder.path().join("kalam"), bucket.folder.path().join("gone"));
+    std::fs::rename(&here, &gone)?;
+    server.sql("INSERT INTO t VALUES (2)").await?;
+    assert_eq!(server.flush("t").await?, "failed");
+    let (ready, store) = told_of_store(&server).await?;
+    let message = store["message"].as_str().unwrap_or_default();
+    assert!(ready && message.contains("NoSuchBucket") && message.ends_with("create it"), "{store}");
+    std::fs::rename(&gone, &here)?;
+    assert_eq!(server.flush("t").await?, "completed");
+    assert_eq!(told_of_store(&server).await?, (true, json!({"reachable": true, "message": null})));
+    assert_eq!(server.rows("SELECT id FROM t ORDER BY id").await?, json!([["1"], ["2"]]));
     Ok(())
 }
 

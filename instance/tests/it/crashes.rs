@@ -122,3 +122,23 @@ async fn check(server: &Server, ledger: &Ledger, round: u64) -> Result<()> {
     assert!(!ledger.is_empty(), "the writers wrote");
     Ok(())
 }
+
+/// As when a pod is replaced by force: the next one starts while the one before still ends.
+#[tokio::test]
+async fn a_start_waits_until_the_process_before_it_has_left_the_folder() -> Result<()> {
+    let folder = Folder::new()?;
+    let data = folder.data.path().join("data").display().to_string();
+    let before = Server::start_in(folder).await?;
+    before.sql("CREATE TABLE t (id BIGINT PRIMARY KEY); INSERT INTO t VALUES (1)").await?;
+    let folder = Folder::new()?.with("KALAMDB_DATA_DIR", data).with("KALAMDB_SERVER_SHUTDOWN_SECONDS", "300");
+    let log = folder.log();
+    let mut after = Server::launch(folder)?;
+    while !std::fs::read_to_string(&log)?.contains("another process has it open") {
+        after.wait_for("Starting").await?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let _folder = before.kill()?;
+    after.begin().await?;
+    assert_eq!(after.rows("SELECT id FROM t").await?, serde_json::json!([["1"]]));
+    Ok(())
+}

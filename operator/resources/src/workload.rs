@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kalamdb_crds::{DeletionPolicy, Quantity};
+use kalamdb_crds::{AccessMode, DeletionPolicy, Quantity};
 
 use crate::config::{CONFIG_FILE, CONFIG_FOLDER, DATA_FOLDER};
 use crate::credentials::{JWT_SECRET_KEY, ROOT_PASSWORD_KEY, SCHEDULER_TOKEN_KEY};
@@ -93,6 +93,13 @@ fn retention(policy: DeletionPolicy) -> &'static str {
     }
 }
 
+fn access_mode(mode: AccessMode) -> &'static str {
+    match mode {
+        AccessMode::ReadWriteOnce => "ReadWriteOnce",
+        AccessMode::ReadWriteOncePod => "ReadWriteOncePod",
+    }
+}
+
 fn claim_template(database: &Database, existing: &Existing) -> PersistentVolumeClaim {
     let size = existing.claim_template_size.as_ref().unwrap_or(&database.storage.size);
     PersistentVolumeClaim {
@@ -102,7 +109,7 @@ fn claim_template(database: &Database, existing: &Existing) -> PersistentVolumeC
             ..ObjectMeta::default()
         },
         spec: Some(PersistentVolumeClaimSpec {
-            access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+            access_modes: Some(vec![access_mode(database.storage.access_mode).to_owned()]),
             resources: Some(size_request(size)),
             storage_class_name: database.storage.storage_class_name.clone(),
             ..PersistentVolumeClaimSpec::default()

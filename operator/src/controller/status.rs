@@ -91,9 +91,9 @@ impl State {
         }
     }
 
-    /// Whether the instance works and its object store does not.
+    /// Whether the instance works, and its object store does not or is not known to.
     pub fn misses_its_store(&self) -> bool {
-        matches!(&self.observed, Observed::Ready { store: Store::Told { reachable: false, .. } })
+        matches!(&self.observed, Observed::Ready { store: Store::Told { reachable: false, .. } | Store::NoAnswer })
     }
 }
 
@@ -105,7 +105,7 @@ pub fn status(kalamdb: &KalamDB, state: &State, flush: Option<FlushStatus>, now:
         (ConditionType::Ready, ready(state)),
         (ConditionType::Progressing, progressing(state)),
         (ConditionType::ReferencesResolved, references(state)),
-        (ConditionType::ObjectStoreReachable, object_store(state)),
+        (ConditionType::ObjectStoreReachable, object_store(state, before)),
         (ConditionType::StorageResized, storage(state)),
         (ConditionType::DiskAvailable, disk(state)),
     ];
@@ -199,7 +199,7 @@ fn references(state: &State) -> Statement {
     }
 }
 
-fn object_store(state: &State) -> Statement {
+fn object_store(state: &State, before: Option<&KalamDBStatus>) -> Statement {
     let reachable = || Statement::new(True, "Reachable", "the instance reads and writes its object store");
     match &state.observed {
         Observed::NotReady { cause, .. } if is_about_the_store(&cause.reason) => cause.statement(False),
@@ -212,10 +212,19 @@ fn object_store(state: &State) -> Statement {
             // An instance of a version that does not tell is ready only where it has its store.
             Store::NotTold if matches!(state.observed, Observed::Ready { .. }) => reachable(),
             Store::NotTold => not_ready(),
-            Store::NoAnswer => Statement::new(Unknown, "NoAnswer", "the instance did not answer; it is asked again"),
+            // One look in vain says nothing of the store; what was known stands until an answer comes.
+            Store::NoAnswer => last_said(ConditionType::ObjectStoreReachable, before).unwrap_or_else(|| {
+                Statement::new(Unknown, "NoAnswer", "the instance did not answer; it is asked again")
+            }),
         },
         Observed::NoPod | Observed::Waiting(_) => not_running(),
     }
+}
+
+/// What a condition said in the last report.
+fn last_said(type_: ConditionType, before: Option<&KalamDBStatus>) -> Option<Statement> {
+    let known = before?.conditions.iter().find(|known| known.type_ == type_)?;
+    Some(Statement::new(known.status, &known.reason, known.message.clone()))
 }
 
 /// Whether the reason of an instance that is not ready is its object store, or that the two do not belong together.

@@ -28,6 +28,9 @@ const CREDENTIALS: &str = "/api/v1/namespaces/shop/secrets/chat-credentials";
 const STORE_KEYS: &str = "/api/v1/namespaces/shop/secrets/chat-s3";
 const POD: &str = "/api/v1/namespaces/shop/pods/chat-0";
 
+/// Nothing answers at this port.
+const NOBODY: &str = "http://127.0.0.1:1";
+
 /// Objects by path, every write in its order, and what is refused.
 #[derive(Default)]
 struct Cluster {
@@ -132,8 +135,8 @@ impl Scenario {
             fleet: Arc::new(Fleet::new(nudges, ended, Arc::new(Health::default()))),
             events: Events::new(client.clone()),
             rollouts: Rollouts::new(1),
-            // Nothing answers at this port: instances of the scenario are silent until `answering` makes them speak.
-            http: client_of_instances("http://127.0.0.1:1"),
+            // Instances of the scenario are silent until `answering` makes them speak.
+            http: client_of_instances(NOBODY),
             now: || Timestamp::from_second(1_700_000_000).expect("a time"),
             random: || [7; kalamdb_resources::RANDOM_BYTES],
             reported: Reported::default(),
@@ -156,6 +159,11 @@ impl Scenario {
         let routes = Router::new().route("/readyz", get(move || async move { (status, Json(body)) }));
         tokio::spawn(async move { axum::serve(listener, routes).await });
         self.context.http = client_of_instances(&address);
+    }
+
+    /// No instance answers from now on.
+    fn silent(&mut self) {
+        self.context.http = client_of_instances(NOBODY);
     }
 
     /// The API server answers writes of that object with this status and message; with none it takes all again.
@@ -365,6 +373,10 @@ async fn a_ready_instance_tells_whether_it_reaches_its_object_store() {
     assert_eq!(scenario.condition("Ready"), ("True".into(), "Ready".into()), "writes go on");
     scenario.answering(away("9D31AB72C10E55F0")).await;
     assert_eq!(scenario.reconcile().await, [""; 0], "another request id is no news");
+    scenario.silent();
+    let action = scenario.try_reconcile().await.expect("a reconcile");
+    assert_eq!(action, Action::requeue(RECHECK_UNREADY), "it is asked again soon");
+    assert_eq!(scenario.reconcile().await, [""; 0], "a look in vain says nothing of the store");
 
     scenario.answering(json!({ "ready": true, "objectStore": { "reachable": true, "message": null } })).await;
     let action = scenario.try_reconcile().await.expect("a reconcile");

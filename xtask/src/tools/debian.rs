@@ -169,11 +169,13 @@ fn has_libclang() -> bool {
     })
 }
 
-/// The versioned library alone (package libclang1-N) is enough to load; its name need not end in `.so`.
+/// The versioned library alone (package libclang1-N) is enough to load; its name need not end in `.so`. `libclang-cpp` is another one,
+/// which comes with programs that have nothing to do with bindings.
 fn is_libclang(name: &str) -> bool {
+    let is_versioned = |rest: &str| rest.starts_with(|first: char| first.is_ascii_digit()) && rest.contains(".so");
     name.starts_with("libclang.so")
         || name == "libclang.dylib"
-        || (name.starts_with("libclang-") && name.contains(".so"))
+        || name.strip_prefix("libclang-").is_some_and(is_versioned)
 }
 
 #[cfg(test)]
@@ -193,6 +195,8 @@ mod tests {
         for name in ["libclang.so", "libclang.so.1", "libclang-19.so.19", "libclang.dylib"] {
             assert!(is_libclang(name), "{name}");
         }
-        assert!(!is_libclang("libclang-cpp.a") && !is_libclang("libLLVM.so"));
+        for name in ["libclang-cpp.so.14", "libclang-cpp.a", "libLLVM.so"] {
+            assert!(!is_libclang(name), "{name}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use object_store::path::Path;
 
 use super::log::DeltaLog;
 use super::store::ColdStore;
+use super::trouble::Trouble;
 use crate::EngineError;
 
 /// How long the error of a read waits to learn more of its file.
@@ -19,13 +20,9 @@ impl ColdStore {
     pub fn read_failed(&self, action: String, error: Box<dyn Error + Send + Sync>) -> EngineError {
         let mut cause: Option<&(dyn Error + 'static)> = Some(error.as_ref());
         while let Some(found) = cause {
-            if let Some(store) = found.downcast_ref::<object_store::Error>()
-                && !matches!(store, object_store::Error::NotFound { .. })
-            {
-                return EngineError::Unavailable(format!(
-                    "failed to {action}: the object store ({}) does not answer as it should: {store}",
-                    self.name()
-                ));
+            let store = found.downcast_ref::<object_store::Error>();
+            if let Some(trouble) = store.and_then(|error| Trouble::of(self.name(), error)) {
+                return EngineError::Unavailable(format!("failed to {action}: {trouble}"));
             }
             cause = found.source();
         }

@@ -1,6 +1,7 @@
 //! The cold tier: identity and epochs, Delta logs, Parquet files, deletion vectors, look-ups by key.
 //!
-//! * [`store`], [`folder`], `whole`, [`routes`], [`probe`], [`identity`]: the object stores and who owns their prefix;
+//! * [`store`], [`trouble`], [`folder`], `whole`, [`routes`], [`probe`], [`identity`]: the object stores, why they fail, and who owns their
+//!   prefix;
 //! * [`schema`], [`stats`], [`file`], [`vector`]: what is written;
 //! * [`log`], [`end`], [`blame`], [`tombstones`], [`snapshot`]: the Delta log, and one version of it in memory;
 //! * [`name`], [`pins`]: what a file's name tells, and which files somebody may still read;
@@ -29,6 +30,7 @@ pub mod snapshot;
 pub mod stats;
 pub mod store;
 pub mod tombstones;
+pub mod trouble;
 pub mod vector;
 mod whole;
 

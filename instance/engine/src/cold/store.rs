@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::folder::{self, DurableFolder, Staged};
 use super::routes::{Routed, Routes};
+use super::trouble::Trouble;
 use super::whole::WholeRanges;
 use crate::EngineError;
 use crate::config::ObjectStoreConfig;
@@ -55,8 +56,8 @@ pub struct ColdStore {
     folder: Option<Arc<FilePath>>,
     /// For people: where it is.
     name: Arc<str>,
-    /// Why the last request failed; none where the store answered.
-    trouble: Arc<ArcSwapOption<String>>,
+    /// Why requests fail; none where the store answered the last one.
+    trouble: Arc<ArcSwapOption<Trouble>>,
     /// The tables that lie in other stores.
     routes: Routes,
 }
@@ -149,23 +150,36 @@ impl ColdStore {
     /// An error of the store as the engine reports it: whatever a later try can mend is `Unavailable` and names the store.
     pub fn failed(&self, action: impl Into<String>, error: object_store::Error) -> EngineError {
         let action = action.into();
-        match error {
-            object_store::Error::NotFound { .. } | object_store::Error::AlreadyExists { .. } => {
-                EngineError::Cold { action: format!("{action} in {}", self.name), source: error.into() }
-            }
-            error => {
-                let text = format!(
-                    "failed to {action}: the object store ({}) does not answer as it should: {error}",
-                    self.name
-                );
-                self.trouble.store(Some(Arc::new(text.clone())));
+        match Trouble::of(&self.name, &error) {
+            None => EngineError::Cold { action: format!("{action} in {}", self.name), source: error.into() },
+            Some(trouble) => {
+                let text = format!("failed to {action}: {trouble}");
+                self.remember(&trouble, &action, &error);
                 EngineError::Unavailable(text)
             }
         }
     }
 
+    /// Told once in the log, with all that the client says; what follows meets the same.
+    fn remember(&self, trouble: &Trouble, action: &str, error: &object_store::Error) {
+        let before = self.trouble.rcu(|known| {
+            Some(Arc::new(known.as_ref().map_or_else(|| trouble.clone(), |known| known.followed_by(trouble))))
+        });
+        if before.is_none() {
+            tracing::warn!(action, "{trouble}");
+        }
+        tracing::debug!(action, %error, "a request to the object store failed");
+    }
+
+    /// The store has answered.
+    fn works(&self) {
+        if let Some(trouble) = self.trouble.swap(None) {
+            tracing::info!(store = self.name(), %trouble, "the object store answers again");
+        }
+    }
+
     /// Why the store could not be used when it was last asked; none where it answered.
-    pub fn trouble(&self) -> Option<Arc<String>> {
+    pub fn trouble(&self) -> Option<Arc<Trouble>> {
         self.trouble.load_full()
     }
 
@@ -174,10 +188,11 @@ impl ColdStore {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.objects.put_opts(path, bytes.into(), options).await {
             Ok(_) => {
-                self.trouble.store(None);
+                self.works();
                 Ok(Created::Now)
             }
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                self.works();
                 Ok(Created::Before)
             }
             Err(error) => Err(self.failed(format!("create {path}"), error)),
@@ -187,7 +202,7 @@ impl ColdStore {
     /// Writes an object whose name nobody else uses.
     pub async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), EngineError> {
         self.objects.put(path, bytes.into()).await.map_err(|error| self.failed(format!("write {path}"), error))?;
-        self.trouble.store(None);
+        self.works();
         Ok(())
     }
 
@@ -196,11 +211,12 @@ impl ColdStore {
         let read = async { self.objects.get(path).await?.bytes().await };
         match read.await {
             Ok(bytes) => {
-                self.trouble.store(None);
+                self.works();
                 Ok(Some(bytes))
             }
-            Err(object_store::Error::NotFound { .. }) => {
-                self.trouble.store(None);
+            // Where the bucket itself is missing, nothing is known of the object.
+            Err(error @ object_store::Error::NotFound { .. }) if Trouble::of(&self.name, &error).is_none() => {
+                self.works();
                 Ok(None)
             }
             Err(error) => Err(self.failed(format!("read {path}"), error)),

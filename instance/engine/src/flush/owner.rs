@@ -97,7 +97,11 @@ impl Owner {
     }
 
     async fn try_claim(&self) {
-        let state = self.claimed().await.unwrap_or_else(|error| State::Unproven(error.to_string()));
+        // The store's own trouble stays the same from try to try; the error names what was tried.
+        let state = self.claimed().await.unwrap_or_else(|error| {
+            let trouble = self.cold.store().trouble();
+            State::Unproven(trouble.map_or_else(|| error.to_string(), |trouble| trouble.to_string()))
+        });
         match &state {
             State::Claimed(_) => {}
             State::Unproven(reason) | State::Recovering(reason) => {

@@ -134,7 +134,10 @@ impl Hot {
         // First, for it frees the reserve of a full disk, without which the recovery could not write.
         let disk = Disk::watch(dir, config.limits.disk_reserve_bytes, config.limits.reserve_file_bytes)?;
         check_current(&path).map_err(refused)?;
-        let db = open_database(&path, &config.limits, &cache).map_err(|error| refused(reason_of(&path, &error)))?;
+        let db = open_database(&path, &config.limits, &cache).map_err(|error| match is_held(&error) {
+            true => EngineError::VolumeInUse { path: dir.clone(), reason: error.to_string() },
+            false => refused(reason_of(&path, &error)),
+        })?;
         let is_new = is_empty(&db)?;
         if !is_new {
             let format =
@@ -398,11 +401,14 @@ fn family_options(family: Option<Family>, limits: &Limits, cache: &Cache) -> Opt
     options
 }
 
+/// Whether another process has the folder open; RocksDB tells that by its text alone.
+fn is_held(error: &rocksdb::Error) -> bool {
+    let text = error.to_string();
+    text.contains("lock") && (text.contains("LOCK") || text.contains("hold by current process"))
+}
+
 fn reason_of(path: &Path, error: &rocksdb::Error) -> String {
     let mut text = error.to_string();
-    if text.contains("lock") && (text.contains("LOCK") || text.contains("hold by current process")) {
-        return format!("another process has it open; stop that one, or choose another data.dir ({text})");
-    }
     if error.kind() == rocksdb::ErrorKind::Corruption {
         // Of these alone it does not name the file.
         let logs = write_ahead_logs(path);

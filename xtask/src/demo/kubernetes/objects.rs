@@ -1,6 +1,6 @@
 //! What the demo puts beside the database: its Kubernetes namespace, the Service `s3`, the Secret with the keys.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use kalamdb_e2e::bucket::Bucket;
 use kalamdb_e2e::forward::PortForward;
 use kalamdb_e2e::kubectl::Kubectl;
@@ -20,6 +20,8 @@ pub const BUCKET: &str = "kalamdb";
 const SERVICE: &str = "s3";
 const PORT: u16 = 7070;
 const SECRET: &str = "flights-s3";
+/// Leads the Service to the node.
+const NODE_SLICE: &str = "s3-node";
 
 /// Where the S3 server runs.
 pub enum S3Server {
@@ -52,6 +54,12 @@ pub fn create_s3(kubectl: &Kubectl, server: &S3Server) -> Result<()> {
             apply(kubectl, &objects)
         }
         S3Server::Inside { image, keys } => {
+            // Requests would go to the one server or the other.
+            ensure!(
+                kubectl.get("endpointslice", NODE_SLICE)?.is_none(),
+                "{NAMESPACE} holds a demo of the local cluster, whose S3 server is beside it: run the demo without --context, or \
+                 remove it first with `cargo xtask demo --down`"
+            );
             // A demo that runs again finds its server with its keys and its data.
             if kubectl.get("secret", SECRET)?.is_none() {
                 apply(kubectl, &[secret(keys)])?;
@@ -144,7 +152,7 @@ fn service_of_address(s3: &S3) -> Result<[Json; 2]> {
         }),
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": { "name": "s3-node", "labels": { "kubernetes.io/service-name": SERVICE } },
+            "metadata": { "name": NODE_SLICE, "labels": { "kubernetes.io/service-name": SERVICE } },
             "ports": [{ "name": "http", "port": port, "protocol": "TCP" }],
             "endpoints": [{ "addresses": [address], "conditions": { "ready": true } }],
         }),
