@@ -1,7 +1,7 @@
 //! Cases: one seed, one program, one history. A failure is made small before it is told.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use proptest::strategy::ValueTree;
@@ -13,7 +13,7 @@ use super::program::{Move, Scenario};
 use super::reference::TableHistory;
 use super::scheduler::run_alone;
 use super::tasks::{self, Ended, Kind, Wish, Work};
-use super::wire::Sea;
+use super::wire::{Fate, Sea};
 use super::world::{Trace, Violation, World, violated};
 use crate::catalog::CatalogChange;
 use crate::flush::JobKind;
@@ -236,21 +236,21 @@ macro_rules! scenarios {
 }
 
 scenarios! {
-    flushes_survive: Flush, 300;
-    readers_see_their_snapshot: Readers, 200;
-    compactions_survive: Compaction, 250;
-    owners_follow_one_another: Owners, 300;
-    lost_volumes_come_back: Lost, 200;
-    newcomers_fence_in_order: Newcomers, 150;
-    restored_volumes_harm_nothing: Restored, 200;
-    clients_resume_or_start_over: Resumed, 200;
-    tables_change_beside_jobs: Tables, 200;
-    everything_at_once: Wide, 100;
+    flushes_survive: Flush, 150;
+    readers_see_their_snapshot: Readers, 130;
+    compactions_survive: Compaction, 120;
+    owners_follow_one_another: Owners, 150;
+    lost_volumes_come_back: Lost, 100;
+    newcomers_fence_in_order: Newcomers, 80;
+    restored_volumes_harm_nothing: Restored, 120;
+    clients_resume_or_start_over: Resumed, 150;
+    tables_change_beside_jobs: Tables, 110;
+    everything_at_once: Wide, 60;
 }
 
 #[test]
 fn one_seed_gives_one_history() {
-    assert!(CASES >= 2000 && Scenario::ALL.len() == 10);
+    assert!(CASES > 1000 && Scenario::ALL.len() == 10);
     let runtime = runtime();
     let mut lengths = 0;
     for scenario in Scenario::ALL {
@@ -268,21 +268,35 @@ fn one_seed_gives_one_history() {
     assert!(lengths > 500, "they do something: {lengths} steps");
 }
 
-/// Every task that a seed begins is one of many that wait at the same time.
+/// Found by `Tables`: the recovery kept the catalog that it had read before the fence, and the table stayed stopped for good.
 #[test]
-fn tasks_interleave() {
+fn a_recovery_knows_what_the_old_owner_altered_before_its_fence() {
+    let (start, compaction) = (1, 0);
+    let program = [
+        Move::Compact(0, 1),
+        Move::AddColumn(1),
+        Move::StartEmpty,
+        Move::Turn(start, Fate::Lands),
+        // The old owner mirrors the new column and commits with it, after the new one has read the mirror and before its fence.
+        Move::Run(compaction, 20),
+        Move::Run(0, 30),
+    ];
+    let history = run(&runtime(), &program);
+    assert_eq!(history.violation, None);
+    let claims = history.trace.iter().filter(|step| step.ends_with("to recovery.claimed")).count();
+    assert_eq!(claims, 2, "it begins again with a higher epoch: {:#?}", history.trace);
+}
+
+#[test]
+fn writes_are_committed_while_a_flush_is_on_its_way() {
     let runtime = runtime();
-    let first: Arc<str> = "goes on from flush.begun".into();
-    let seeds = 0..20;
-    let interleaved = seeds.filter(|seed| {
-        let trace = run(&runtime, &Scenario::Flush.program(*seed).current()).trace;
-        trace.iter().position(|step| step.contains(&*first)).is_some_and(|at| {
-            trace[..at]
-                .iter()
-                .rev()
-                .take_while(|step| !step.contains("to flush.begun"))
-                .any(|step| step.contains("commits"))
+    let is_between = |seed| {
+        let trace = run(&runtime, &Scenario::Flush.program(seed).current()).trace;
+        let begun = trace.iter().position(|step| step.ends_with("to flush.begun"));
+        let written = trace.iter().position(|step| step.contains("goes on from flush.begun"));
+        begun.zip(written).is_some_and(|(begun, written)| {
+            begun < written && trace[begun..written].iter().any(|step| step.contains(": commits"))
         })
-    });
-    assert!(interleaved.count() > 0, "no write was ever committed while a flush was on its way");
+    };
+    assert!((0..50).any(is_between), "no seed lets a writer go on between two steps of a flush");
 }

@@ -8,6 +8,9 @@ use crate::plant::testing::plant;
 /// Seeds within which each must be caught.
 const SEEDS: u64 = 400;
 
+/// The environment names the only one to plant, for who looks into it.
+const ONLY: &str = "KALAMDB_PLANT";
+
 /// Which programs catch it.
 fn scenario_of(plant: Plant) -> Scenario {
     match plant {
@@ -42,7 +45,7 @@ fn caught(planted: Plant) -> Option<(u64, String)> {
 #[test]
 fn every_planted_bug_is_caught() {
     let mut missed = Vec::new();
-    let only = std::env::var("KALAMDB_PLANT").ok();
+    let only = std::env::var(ONLY).ok();
     let is_meant = |planted: &Plant| only.as_ref().is_none_or(|only| format!("{planted:?}") == *only);
     for planted in Plant::ALL.into_iter().filter(is_meant) {
         let began = std::time::Instant::now();
