@@ -562,6 +562,9 @@ impl ReadSnapshot {
             return self.hot.rows_at(table, user, keys);
         }
         let stored = StoredKeys::new(table, user, keys);
+        if self.hot.has_nothing_at(table, &stored)? {
+            return Ok(vec![None; keys.len()]);
+        }
         let (hot, table) = (self.hot.clone(), table.clone());
         let read = move || hot.rows_at_stored(&table, &stored);
         tokio::task::spawn_blocking(read).await.expect("reading rows does not panic")

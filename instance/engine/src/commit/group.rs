@@ -37,6 +37,8 @@ pub(super) struct Group<'a> {
     moment: Moment,
     /// Where a row is stamped before it is copied into the batch.
     scratch: Vec<u8>,
+    /// Where a change record is made.
+    change: Vec<u8>,
 }
 
 /// The families that a group writes into: their handles are found by name, which costs too much for each row.
@@ -126,6 +128,7 @@ impl<'a> Group<'a> {
             staged: Staged { last_seq, rows: Vec::new() },
             moment: shared.clock.moment(),
             scratch: Vec::new(),
+            change: Vec::new(),
         }
     }
 
@@ -346,10 +349,14 @@ impl<'a> Group<'a> {
             (false, Some(_)) => Operation::Update,
             (false, None) => Operation::Insert,
         };
-        let key = changes::storage_key(row.table, row.user(), seq);
-        let value = changes::storage_value(operation, row_key, old);
-        self.batch.put_cf(self.families.changes, &key, &value);
-        (key.len() + value.len()) as u64
+        let change = &mut self.change;
+        change.clear();
+        changes::put_storage_key(change, row.table, row.user(), seq);
+        let key_length = change.len();
+        changes::put_storage_value(change, operation, row_key, old);
+        let (key, value) = change.split_at(key_length);
+        self.batch.put_cf(self.families.changes, key, value);
+        change.len() as u64
     }
 }
 

@@ -340,9 +340,16 @@ impl Runner {
         loop {
             after = self.committer.delete_flushed(table, after, DELETE_ROWS).await?;
             if after.is_none() {
-                return Ok(());
+                break;
             }
         }
+        // Until then every scan of the hot tier steps over what was deleted. Nothing else depends on it.
+        let (hot, kind) = (self.hot.clone(), table.kind);
+        let released = tokio::task::spawn_blocking(move || hot.release_memtable(kind));
+        if let Err(error) = released.await.expect("RocksDB does not panic") {
+            tracing::warn!(table = %table.name, %error, "a memtable was not written out; it will be once it is full");
+        }
+        Ok(())
     }
 
     /// A checkpoint only saves later loads some reads: where it fails, the job has still succeeded, and the next one writes it. It is

@@ -34,29 +34,32 @@ pub struct Change {
     pub old: Option<Vec<u8>>,
 }
 
-/// The key of a change; `user` is the user's part of the key within the table, empty in shared tables.
+/// The key of a change, as [`put_storage_key`] appends it.
 pub fn storage_key(table: TableId, user: &[u8], seq: Seq) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(12 + user.len());
-    bytes.extend_from_slice(&table.0.to_be_bytes());
-    bytes.extend_from_slice(user);
-    bytes.extend_from_slice(&seq.0.to_be_bytes());
+    put_storage_key(&mut bytes, table, user, seq);
     bytes
 }
 
-/// The value of a change.
-pub fn storage_value(operation: Operation, row_key: &[u8], old: Option<&[u8]>) -> Vec<u8> {
+/// Appends the key of a change; `user` is the user's part of the key within the table, empty in shared tables.
+pub fn put_storage_key(bytes: &mut Vec<u8>, table: TableId, user: &[u8], seq: Seq) {
+    bytes.extend_from_slice(&table.0.to_be_bytes());
+    bytes.extend_from_slice(user);
+    bytes.extend_from_slice(&seq.0.to_be_bytes());
+}
+
+/// Appends the value of a change.
+pub fn put_storage_value(bytes: &mut Vec<u8>, operation: Operation, row_key: &[u8], old: Option<&[u8]>) {
     let old = old.unwrap_or_default();
-    let mut bytes = Vec::with_capacity(12 + row_key.len() + old.len());
     bytes.push(CHANGE_FORMAT);
     bytes.push(match operation {
         Operation::Insert => 0,
         Operation::Update => 1,
         Operation::Delete => 2,
     });
-    put_varint(&mut bytes, row_key.len() as u64);
+    put_varint(bytes, row_key.len() as u64);
     bytes.extend_from_slice(row_key);
     bytes.extend_from_slice(old);
-    bytes
 }
 
 /// The user's part and the sequence of a change's key, which is given without the table id.

@@ -59,7 +59,8 @@ pub fn encode_key(table: &Table, values: &[Value]) -> Result<Key, EngineError> {
 
 /// Encodes the primary key of a whole row.
 pub fn key_of_row(table: &Table, row: &[Value]) -> Result<Key, EngineError> {
-    let mut bytes = Vec::with_capacity(16);
+    // As long as a key of integers is.
+    let mut bytes = Vec::with_capacity(8 * table.primary_key.len());
     for id in &table.primary_key {
         // A key has few columns, and they mostly stand in front: looking for them costs less than a list of their places for each row.
         let found = table.columns.iter().zip(0..).find(|(column, _)| column.id == *id);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    IteratorMode, LogLevel, Options, WriteBatch, WriteOptions,
+    FlushOptions, IteratorMode, LogLevel, Options, WriteBatch, WriteOptions,
 };
 use uuid::Uuid;
 
@@ -21,6 +21,9 @@ use crate::hot::volume::{self, HighWater, Life, Lives, VolumeRecord};
 use crate::plant::{Plant, planted};
 use crate::schema::TableKind;
 use crate::seq::WorkerId;
+
+/// Bytes of a memtable from which it is written out after a flush has deleted rows.
+const RELEASED_BYTES: u64 = 1 << 20;
 
 /// The column families. Many tables share one; their keys begin with the table's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -221,6 +224,19 @@ impl Hot {
     /// Returns once every commit is on disk, also where acknowledgements do not wait for that.
     pub fn sync(&self) -> Result<(), EngineError> {
         self.db.flush_wal(true).map_err(failed("sync the write-ahead log"))
+    }
+
+    /// Has the memtable of these tables' rows written out in the background, if it has grown: what was deleted from it takes no memory
+    /// any more then, and no time of a scan.
+    pub fn release_memtable(&self, kind: TableKind) -> Result<(), EngineError> {
+        let family = self.family(Family::of_rows(kind));
+        let size = self.db.property_int_value_cf(family, "rocksdb.cur-size-active-mem-table");
+        if size.map_err(failed("measure a memtable"))?.is_none_or(|bytes| bytes < RELEASED_BYTES) {
+            return Ok(());
+        }
+        let mut options = FlushOptions::default();
+        options.set_wait(false);
+        self.db.flush_cf_opt(family, &options).map_err(failed("write out a memtable"))
     }
 
     /// The present life and those before it.
