@@ -26,6 +26,9 @@ use crate::{ErrorCode, SqlError, functions, quantified};
 /// How many of the greediest operators an error names when memory runs out.
 const NAMED_CONSUMERS: usize = 3;
 
+/// A sort keeps at most one such part of a query's memory for merging.
+const SHARE_OF_MERGING: usize = 8;
+
 /// Bounds of the query engine.
 #[derive(Debug, Clone)]
 pub struct PlannerConfig {
@@ -83,6 +86,9 @@ impl Planner {
         // Filters on the scan are exact only together with late materialisation; without it they would read every column.
         session.options_mut().execution.parquet.pushdown_filters = true;
         session.options_mut().sql_parser.map_string_types_to_utf8view = false;
+        // What a sort keeps aside for merging what it spilled must leave room for what it sorts.
+        let merging = &mut session.options_mut().execution.sort_spill_reservation_bytes;
+        *merging = (*merging).min(config.query_memory_bytes / SHARE_OF_MERGING);
         let state = SessionStateBuilder::new().with_config(session).with_runtime_env(runtime).with_default_features();
         let mut state = state.with_type_planner(Arc::new(ColumnTypes)).build();
         datafusion_functions_json::register_all(&mut state)?;

@@ -102,9 +102,9 @@ async fn a_statement_is_killed_by_its_sender_or_a_dba_and_nobody_else() -> Resul
 #[tokio::test]
 async fn a_query_spills_what_it_may_not_hold_and_fails_beyond_its_disk() -> Result<()> {
     let sort = "SELECT count(*) FROM (SELECT t, row_number() OVER (ORDER BY t DESC) AS place FROM n) WHERE place > 10";
-    let folder = Folder::new()?.with("KALAMDB_SQL_QUERY_MEMORY_BYTES", "20000000").with("KALAMDB_SQL_PARTITIONS", "1");
-    let server = with_texts(folder, 40_000, 600).await?;
-    assert_eq!(server.rows(sort).await?, json!([["39990"]]), "24 MB are sorted in 20 MB of memory");
+    let folder = Folder::new()?.with("KALAMDB_SQL_QUERY_MEMORY_BYTES", "10000000").with("KALAMDB_SQL_PARTITIONS", "1");
+    let server = with_texts(folder, 80_000, 200).await?;
+    assert_eq!(server.rows(sort).await?, json!([["79990"]]), "16 MB are sorted in 10 MB of memory");
     let explained = server.sql(&format!("EXPLAIN ANALYZE {sort}")).await?["rows"].to_string();
     let is_some = |rest: &str| rest.starts_with(|digit: char| ('1'..='9').contains(&digit));
     assert!(explained.split("spill_count=").skip(1).any(is_some), "{explained}");
@@ -112,13 +112,13 @@ async fn a_query_spills_what_it_may_not_hold_and_fails_beyond_its_disk() -> Resu
     let mut folder = server.stop()?;
     folder.settings.push(("KALAMDB_SQL_SPILL_BYTES".into(), "1000000".into()));
     let server = Server::start_in(folder).await?;
-    server.try_sql(sort).await?.assert_refused(sort, 400, "RESOURCES_EXHAUSTED", "");
-    assert_eq!(server.rows("SELECT count(*) FROM n").await?, json!([["40000"]]), "others go on");
+    server.try_sql(sort).await?.assert_refused(sort, 400, "RESOURCES_EXHAUSTED", "sql.spill_bytes");
+    assert_eq!(server.rows("SELECT count(*) FROM n").await?, json!([["80000"]]), "others go on");
 
     let mut folder = server.stop()?;
     folder.settings.push(("KALAMDB_SQL_MEMORY_BYTES".into(), "100000".into()));
     let server = Server::start_in(folder).await?;
-    server.try_sql(sort).await?.assert_refused(sort, 400, "RESOURCES_EXHAUSTED", "");
+    server.try_sql(sort).await?.assert_refused(sort, 400, "RESOURCES_EXHAUSTED", "sql.memory_bytes");
     Ok(())
 }
 

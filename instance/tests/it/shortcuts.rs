@@ -66,7 +66,7 @@ fn statements() -> Vec<Value> {
         "SELECT t, count(*) FROM items GROUP BY t HAVING count(*) > 1 ORDER BY t",
         "SELECT 1 / 0",
         "SELECT id / (n - 10) FROM items ORDER BY id",
-        "SELECT CURRENT_USER(), CURRENT_ROLE()",
+        "SELECT CURRENT_USER, CURRENT_ROLE()",
         "SELECT table_name, version FROM system.tables ORDER BY 1, 2",
         "SELECT name, table_count FROM system.namespaces ORDER BY name",
         "SELECT count(*) FROM information_schema.columns WHERE table_name = 'items'",
@@ -248,7 +248,7 @@ async fn a_plan_that_one_user_made_shows_another_user_its_own_rows() -> Result<(
     }
     for _ in 0..3 {
         for (user, token) in ["ann", "bob"].iter().zip(&tokens) {
-            let found = server.sql_as(token, "SELECT t, CURRENT_USER() FROM notes ORDER BY t").await?;
+            let found = server.sql_as(token, "SELECT t, CURRENT_USER FROM notes ORDER BY t").await?;
             assert_eq!(found["rows"], json!([[format!("of {user}"), user]]));
             let found = server.sql_as(token, "SELECT t FROM notes ORDER BY t").await?;
             assert_eq!(found["rows"], json!([[format!("of {user}")]]));
