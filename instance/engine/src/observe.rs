@@ -13,6 +13,8 @@ pub enum Changed {
     Table(TableName),
     /// A user.
     User,
+    /// A storage location: made, altered or dropped.
+    Storage,
     /// A job: added, or another state of it.
     Job,
     /// All of it: the volume was recovered.

@@ -113,7 +113,7 @@ pub fn impersonated(user: &Ident, catalog: &Catalog, by: &Identity) -> Result<Id
         let text = format!("user '{}' may not act for user '{id}', whose role '{role}' is above its own", by.user);
         return Err(SqlError::new(ErrorCode::PermissionDenied, text));
     }
-    Ok(Identity { user: user.id.clone(), role: user.role })
+    Ok(Identity { user: user.id.clone(), role: user.role, address: by.address })
 }
 
 /// Refuses relations whose rows do not belong to single users.

@@ -142,7 +142,7 @@ impl Authority {
         let vouched = self.issuers.check(text)?;
         let catalog = engine.catalog();
         let user = catalog.users.get(&UserId::from(vouched.user.as_str()));
-        let user = user.filter(|user| user.credentials == Credentials::None && user.id != root());
+        let user = user.filter(|user| !matches!(user.credentials, Credentials::Password(_)) && user.id != root());
         user.map(|user| Presented { identity: identity_of(user), session: None }).ok_or(TokenError::Invalid)
     }
 }

@@ -195,5 +195,6 @@ fn changed_by(effect: &Effect) -> Changed {
         Effect::DropNamespace(name) => Changed::Namespace(name.clone()),
         Effect::PutTable(table) | Effect::DropTable(table) => Changed::Table(table.name.clone()),
         Effect::PutUser(_) | Effect::DropUser(_) => Changed::User,
+        Effect::PutStorage(_) | Effect::DropStorage(_) => Changed::Storage,
     }
 }

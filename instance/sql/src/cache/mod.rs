@@ -85,6 +85,7 @@ impl Caches {
                 self.queries.invalidate_jobs();
             }
             Changed::Job => self.queries.invalidate_jobs(),
+            Changed::Storage => self.queries.invalidate_storage_locations(),
             // What users see is kept by user and role, and no table of users is kept at all.
             Changed::User => {}
             Changed::Everything => {

@@ -249,6 +249,8 @@ impl Load<'_> {
             parameters: &parameters,
             identity: self.identity,
             transaction: None,
+            impersonated: false,
+            ws_url: "",
         };
         let ended = self.statements.load_batch(&self.table, &batch, self.on_taken, &scope).await?;
         self.count(batch.len(), ended);

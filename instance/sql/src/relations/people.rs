@@ -22,6 +22,7 @@ pub(super) fn users(relations: &Relations) -> View {
         let auth_type = match user.credentials {
             Credentials::Password(_) => "password",
             Credentials::None => "internal",
+            Credentials::OAuth => "oauth",
         };
         let access = relations.engine.user_access(&user.id);
         vec![
