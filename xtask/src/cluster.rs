@@ -77,6 +77,13 @@ pub fn obstacles() -> Vec<String> {
     found
 }
 
+/// Fails where a cluster can't run: asked before a quarter of an hour is spent on its tools.
+pub fn check_ground() -> Result<()> {
+    let obstacles = obstacles();
+    anyhow::ensure!(obstacles.is_empty(), "{}", obstacles.join("\n"));
+    Ok(())
+}
+
 impl Cluster {
     /// The cluster whose state is in the cache.
     pub fn new(cache: &Cache, tools: Tools) -> Self {
@@ -86,9 +93,7 @@ impl Cluster {
 
     /// Starts what does not run and waits until pods can be scheduled.
     pub fn up(&self) -> Result<()> {
-        if !obstacles().is_empty() {
-            bail!("{}", obstacles().join("\n"));
-        }
+        check_ground()?;
         debian::ensure(debian::CLUSTER)?;
         let _lock = self.lock()?;
         if !self.is_usable() {

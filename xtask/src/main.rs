@@ -109,10 +109,12 @@ fn run(command: Command) -> Result<()> {
 fn on_cluster(cache: &Cache, action: ClusterAction) -> Result<()> {
     match action {
         ClusterAction::Up => {
+            cluster::check_ground()?;
             let cluster = Cluster::new(cache, tools::for_cluster(cache)?);
             cluster.up().map(|()| cluster.status())
         }
         ClusterAction::Deploy => {
+            cluster::check_ground()?;
             let tools = tools::for_cluster(cache)?;
             let cluster = Cluster::new(cache, tools.clone());
             cluster.up()?;

@@ -30,6 +30,7 @@ struct Summary {
 /// Formatting, lints, charts, unit, integration and end-to-end tests.
 pub fn run(cache: &Cache) -> Result<()> {
     let started = Instant::now();
+    cluster::check_ground()?;
     check_formatting()?;
     debian::ensure(debian::BUILD)?;
     debian::ensure(debian::CLUSTER)?;
