@@ -9,6 +9,7 @@ mod demo;
 mod images;
 mod interruption;
 mod program;
+mod soak;
 mod test;
 mod tools;
 mod workspace;
@@ -41,6 +42,8 @@ enum Command {
     Test,
     /// Checks formatting and lints.
     Lint,
+    /// Runs the engine's model test for long, on new seeds.
+    Soak(soak::Options),
     /// Runs the benchmarks, built for release.
     Bench {
         /// Passed on to `cargo bench`.
@@ -92,6 +95,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(options) => demo::run(&cache, &options),
         Command::Test => test::run(&cache),
         Command::Lint => test::lint(&cache),
+        Command::Soak(options) => soak::run(&cache, &options),
         Command::Bench { arguments } => bench::run(&cache, arguments),
         Command::Build { images, registry } => build(&cache, images, registry.as_deref()),
         Command::Cluster { action } => on_cluster(&cache, action),

@@ -1,6 +1,9 @@
 //! The whole engine behind one handle: what the SQL layer and the HTTP layer call.
 
 mod alter;
+mod resume;
+
+pub use resume::{Resumed, Seen};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -193,14 +196,29 @@ impl Engine {
         clock: Arc<dyn Clock>,
         cold: Arc<ColdTier>,
     ) -> Result<Self, EngineError> {
+        let engine = Self::assemble(config, clock, cold).await?;
+        engine.inner.flusher.start_up().await;
+        Ok(engine)
+    }
+
+    /// Opens the volume and starts the committer. Nothing else runs by itself yet, and the object store is not claimed.
+    pub(crate) async fn assemble(
+        config: EngineConfig,
+        clock: Arc<dyn Clock>,
+        cold: Arc<ColdTier>,
+    ) -> Result<Self, EngineError> {
         let (opening, time) = (config.clone(), clock.clone());
+        #[cfg(test)]
+        let plant = crate::plant::testing::current();
         let open = move || {
+            #[cfg(test)]
+            crate::plant::testing::plant(plant);
             let hot = Arc::new(Hot::open(&opening, time.now_micros() / 1000)?);
             let committer = Committer::start(hot.clone(), &opening, time)?;
             Ok::<_, EngineError>((hot, committer))
         };
         let (hot, committer) = tokio::task::spawn_blocking(open).await.expect("opening the volume does not panic")?;
-        let flusher = Flusher::open(hot.clone(), committer.clone(), cold.clone(), &config, clock).await?;
+        let flusher = Flusher::new(hot.clone(), committer.clone(), cold.clone(), &config, clock)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 config,

@@ -26,6 +26,10 @@ pub mod error;
 pub mod evolution;
 pub mod flush;
 pub mod hot;
+#[cfg(test)]
+mod model;
+mod plant;
+mod point;
 pub mod recovery;
 pub mod scan;
 pub mod schema;

@@ -169,6 +169,11 @@ impl ColdSnapshot {
         self.files.iter().find(|file| *file.path == *path)
     }
 
+    /// These files as this version has them: what a planted bug asks for.
+    pub(crate) fn same_files(&self, files: &[Arc<ColdFile>]) -> Vec<Arc<ColdFile>> {
+        files.iter().filter_map(|file| self.file(&file.path)).cloned().collect()
+    }
+
     /// The files that `self` has and `older` has not.
     pub fn new_files(&self, older: &ColdSnapshot) -> Vec<Arc<ColdFile>> {
         self.files.iter().filter(|file| older.file(&file.path).is_none()).cloned().collect()

@@ -14,6 +14,7 @@ use crate::flush::{Epoch, Intent, IntentKind};
 use crate::hot::store::Family;
 use crate::hot::tier::{Mask, TableTier};
 use crate::hot::{RowKey, key};
+use crate::plant::{Plant, planted};
 use crate::schema::{TableId, TableKind};
 
 /// A mask on a file that is replaced: its value, and its key.
@@ -32,11 +33,12 @@ impl Writer {
         base: i64,
     ) -> Result<Outcome, EngineError> {
         let record = &self.table(table)?.record;
-        if record.tier.cold_version != base || !record.intents.is_empty() {
+        let is_newest = record.tier.cold_version == base || planted(Plant::CompactionRebases);
+        if !is_newest || !record.intents.is_empty() {
             return Err(EngineError::Stale);
         }
         let w = record.tier.flushed_through;
-        let intent = Intent { kind: IntentKind::Compaction, epoch, job, version: base + 1, w };
+        let intent = Intent { kind: IntentKind::Compaction, epoch, job, version: record.tier.cold_version + 1, w };
         self.store_intent(table, &intent)?;
         Ok(Outcome::Stored(intent))
     }

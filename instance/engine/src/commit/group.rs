@@ -19,6 +19,7 @@ use crate::hot::row::{self, RowHeader};
 use crate::hot::store::{Family, failed};
 use crate::hot::stream::{self, Buckets, Moment};
 use crate::hot::tier::{self, Mask};
+use crate::plant::{Plant, planted};
 use crate::schema::TableId;
 use crate::seq::Seq;
 
@@ -127,8 +128,10 @@ impl<'a> Group<'a> {
             } else {
                 return Err(EngineError::Invalid(format!("a commit names a key of table {} twice", state.name)));
             }
+            let raw = stored.as_ref().filter(|_| planted(Plant::ComparesRawHotSeq)).map(|bytes| row::header(bytes));
+            let raw = raw.transpose()?;
             let found = self.visible(row, stored, state)?;
-            let header = found.as_ref().map(|visible| &visible.header);
+            let header = found.as_ref().map(|visible| &visible.header).or(raw.as_ref());
             let is_current = match state.buckets {
                 Some(_) => is_current_in_stream(header, &row.read),
                 None => is_current(header, &row.read, &state.record.tier),
@@ -186,7 +189,8 @@ impl<'a> Group<'a> {
         stored: Option<DBPinnableSlice<'a>>,
         state: &TableState,
     ) -> Result<Option<Visible<'a>>, EngineError> {
-        if let Some(earlier) = self.accepted.get(row.key.as_slice()) {
+        let is_blind = planted(Plant::GroupBlindToItself);
+        if let Some(earlier) = self.accepted.get(row.key.as_slice()).filter(|_| !is_blind) {
             let bytes = Bytes::Accepted(&self.members[earlier.member][earlier.row].value);
             return Ok(Some(Visible { header: earlier.header, bytes }));
         }

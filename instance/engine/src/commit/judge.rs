@@ -1,9 +1,12 @@
 //! Whether what a write read still holds, and what its commit touches beside the row. Pure; the names are the model's.
 
 use crate::commit::record::Read;
+use crate::engine::Seen;
 use crate::flush::{Intent, IntentKind};
 use crate::hot::TableTier;
 use crate::hot::row::RowHeader;
+use crate::hot::volume::Lives;
+use crate::plant::{Plant, planted};
 use crate::seq::Seq;
 
 /// The hot version that reads see: one above `flushed_through`.
@@ -30,11 +33,16 @@ pub fn is_current_in_stream(live: Option<&RowHeader>, read: &Read) -> bool {
 
 /// The flush that may carry a version which a commit supersedes; after a restart too, for the intent is stored.
 pub fn is_dirtied<'a>(superseded: Option<&RowHeader>, intents: &'a [Intent]) -> Option<&'a Intent> {
-    let hot = superseded?;
+    let hot = superseded.filter(|_| !planted(Plant::NoDirtyKeys))?;
     intents.iter().find(|intent| intent.kind == IntentKind::Flush && hot.seq <= intent.w)
+}
+
+/// Clients whom this refuses start over: their changes are trimmed, or belong to a history that this volume never had.
+pub fn resume_is_admitted(lives: &Lives, floor: Seq, seen: Seen) -> bool {
+    lives.know(seen.life, seen.seq) && seen.seq >= floor
 }
 
 /// Judged when the row is deleted, not when it was scanned.
 pub fn may_delete_hot(stored: Option<Seq>, tier: &TableTier) -> bool {
-    stored.is_some_and(|seq| seq <= tier.flushed_through)
+    stored.is_some_and(|seq| seq <= tier.flushed_through || planted(Plant::Step5WithoutSeq))
 }

@@ -43,6 +43,7 @@ use crate::engine::{Place, Unflushed};
 use crate::flush::{Epoch, Intent};
 use crate::hot::snapshot::FlushedKeys;
 use crate::hot::{Hot, HotSnapshot, RowKey};
+use crate::point::point;
 use crate::recovery::fence::Fenced;
 use crate::schema::{Table, TableId};
 
@@ -215,6 +216,7 @@ impl Committer {
         let (hot, id, kind) = (self.shared.hot.clone(), table.id, table.kind);
         let scan = move || hot.snapshot().flushed_keys(id, kind, &after.unwrap_or_default(), limit);
         let FlushedKeys { keys, next } = tokio::task::spawn_blocking(scan).await.expect("the scan does not panic")?;
+        point!("flush.scanned");
         if !keys.is_empty() {
             let bytes = keys.iter().map(Vec::len).sum();
             self.submit(CommitRecord::DeleteFlushed { table: id, keys }, bytes).await?;
@@ -237,6 +239,12 @@ impl Committer {
             Some(Unflushed { table: table.clone(), rows, bytes, oldest })
         };
         catalog.tables.values().filter_map(unflushed).collect()
+    }
+
+    /// Lets the oldest changes of a table go at once.
+    #[cfg(test)]
+    pub(crate) fn trim(&self, table: TableId, floor: crate::seq::Seq) -> Result<(), EngineError> {
+        trim::trim(&self.queue, &self.shared, table, floor)
     }
 
     pub(crate) fn shared(&self) -> &Shared {

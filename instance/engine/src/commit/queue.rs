@@ -44,6 +44,14 @@ impl Committer {
         }
     }
 
+    /// Lets the thread wait until what this gives is dropped: what is sent meanwhile is taken together.
+    #[cfg(test)]
+    pub(crate) async fn hold(&self) -> std::sync::mpsc::Sender<()> {
+        let (held, until) = std::sync::mpsc::channel();
+        self.queue.send(Message::Hold(until)).await.map_err(|_| closed()).expect("the committer runs");
+        held
+    }
+
     pub(super) async fn submit(&self, record: CommitRecord, bytes: usize) -> Result<Outcome, EngineError> {
         let units = u32::try_from(bytes.div_ceil(QUEUE_UNIT)).unwrap_or(u32::MAX).clamp(1, self.waiting_units);
         let permit = self.waiting.clone().acquire_many_owned(units).await.expect("the semaphore is never closed");
@@ -60,6 +68,9 @@ pub(super) enum Message {
     Commit(Request),
     /// Ends the thread once everything before it is answered.
     Stop,
+    /// The thread waits, so that a test fills the queue with what is to be one group.
+    #[cfg(test)]
+    Hold(std::sync::mpsc::Receiver<()>),
 }
 
 /// A commit that waits for its answer.
@@ -100,7 +111,11 @@ impl std::fmt::Debug for Outcome {
 impl Writer {
     /// Starts the thread.
     pub(super) fn spawn(mut self, mut queue: mpsc::Receiver<Message>) -> Result<JoinHandle<()>, EngineError> {
+        #[cfg(test)]
+        let plant = crate::plant::testing::current();
         let run = move || {
+            #[cfg(test)]
+            crate::plant::testing::plant(plant);
             if catch_unwind(AssertUnwindSafe(|| self.run(&mut queue))).is_err() {
                 fatal("the committer panicked");
             }
@@ -118,6 +133,8 @@ impl Writer {
                     self.write_high_water();
                     break;
                 }
+                #[cfg(test)]
+                Message::Hold(until) => drop(until.recv()),
                 Message::Commit(request) => match request.record {
                     CommitRecord::Rows(_) => held = self.commit_group(request, queue),
                     _ => self.commit_alone(request),

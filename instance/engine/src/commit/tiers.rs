@@ -15,6 +15,7 @@ use crate::flush::{Epoch, Intent, IntentKind};
 use crate::hot::store::{Family, failed};
 use crate::hot::tier::{self, Mask, TableTier, TierRecord};
 use crate::hot::{RowKey, key, row};
+use crate::plant::{Plant, planted};
 use crate::schema::{TableId, TableKind};
 use crate::seq::Seq;
 
@@ -47,7 +48,12 @@ impl Writer {
 
     pub(super) fn store_intent(&mut self, table: TableId, intent: &Intent) -> Result<(), EngineError> {
         let mut record = self.table(table)?.record.clone();
-        record.intents.push(intent.clone());
+        if planted(Plant::OneIntentSlot) {
+            record.intents.clear();
+        }
+        if !(planted(Plant::FenceWithoutIntent) && intent.kind == IntentKind::Fence) {
+            record.intents.push(intent.clone());
+        }
         let mut batch = WriteBatch::default();
         stage_high_water(&self.shared, &mut batch);
         // Also where `durability = "os"`: a commit in the object store that this volume has forgotten would stop the table.
@@ -95,8 +101,10 @@ impl Writer {
     /// A fence has taken the version: nothing that was begun before it can land any more.
     pub(super) fn end_fence(&mut self, table: TableId, intent: &Intent) -> Result<Outcome, EngineError> {
         self.check_stored(table, intent, IntentKind::Fence)?;
-        let tier = TableTier { cold_version: intent.version, ..self.table(table)?.record.tier };
-        self.settle(WriteBatch::default(), table, tier)?;
+        let before = self.table(table)?.record.tier;
+        let cold_version =
+            if planted(Plant::NoFencingCommit) && intent.version > 0 { before.cold_version } else { intent.version };
+        self.settle(WriteBatch::default(), table, TableTier { cold_version, ..before })?;
         if let Some(counters) = self.shared.unflushed.lock().get_mut(&table) {
             counters.give_up_flush();
         }

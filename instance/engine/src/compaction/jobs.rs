@@ -16,6 +16,7 @@ use crate::config::{CompactionConfig, EngineConfig, VacuumConfig};
 use crate::flush::jobs::JobKind;
 use crate::flush::rests::Rests;
 use crate::flush::{Ended, Flusher};
+use crate::point;
 use crate::schema::{Table, TableId, TableKind, TableName};
 
 /// How often the instance looks whether a table that was flushed is due.
@@ -92,7 +93,7 @@ impl Flusher {
         let turn = self.tending.turn(&table);
         let wait = async {
             self.runner.owner.first_try().await;
-            let turn = turn.lock().await;
+            let turn = point::lock(&turn).await;
             (turn, self.tending.running.acquire().await.expect("the semaphore is never closed"))
         };
         tokio::select! {
@@ -108,7 +109,7 @@ impl Flusher {
         let (lane, began) = (self.lane(table), Instant::now());
         self.check_not_stopped(table)?;
         for holds in [false, true] {
-            let mut held = if holds { Some(lane.lock().await) } else { None };
+            let mut held = if holds { Some(point::lock(&lane).await) } else { None };
             let alive = self.runner.begin_attempt(table);
             self.jobs.change(id, |record| {
                 record.job.state = FlushState::Running;

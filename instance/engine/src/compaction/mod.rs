@@ -38,6 +38,8 @@ use crate::cold::name::JobName;
 use crate::cold::{ColdFile, ColdSnapshot, log};
 use crate::config::CompactionConfig;
 use crate::flush::run::{Lane, Runner, Step};
+use crate::plant::{Plant, planted};
+use crate::point::{self, point};
 use crate::schema::{Table, TableKind};
 
 /// How much a job merges.
@@ -123,16 +125,18 @@ impl Runner {
                 Some(held)
             }
             None => {
-                self.take_over(table, &mut *lane.lock().await).await?;
+                self.take_over(table, &mut *point::lock(lane).await).await?;
                 None
             }
         };
+        point!("compaction.begins");
         let name = JobName { epoch: self.owner.epoch()?, job: job.attempt };
         let Some(built) = self.build(table, name, &job).await? else { return Ok(Attempt::NothingToDo) };
         self.may_die(Step::Written)?;
+        point!("compaction.written");
         let attempt = match held {
             Some(held) => self.commit_compaction(&built, held, name, begun).await?,
-            None => self.commit_compaction(&built, &mut *lane.lock().await, name, begun).await?,
+            None => self.commit_compaction(&built, &mut *point::lock(lane).await, name, begun).await?,
         };
         if attempt == Attempt::GivenUp {
             self.discard(table, &built.files).await;
@@ -156,14 +160,19 @@ impl Runner {
         if runs.is_empty() {
             return Ok(None);
         }
-        let merge = Merge::new(Shape::new(self.cold.clone(), table.clone())?, &runs)?;
+        let mut shape = Shape::new(self.cold.clone(), table.clone())?;
+        let applies_masks = planted(Plant::CompactionAppliesMasks);
+        if applies_masks {
+            shape = shape.without(self.hot.snapshot().masked_rows(table.id)?);
+        }
+        let merge = Merge::new(shape, &runs)?;
         let plan = self.file_plan(&table, name);
         let files = write_files(self.cold.store(), &self.cold.log(table.uuid), plan, merge).await?;
         let (live, written) = (
             runs.iter().map(|run| run.rows - run.deleted).sum::<u64>(),
             files.iter().map(|file| file.stats.rows).sum::<u64>(),
         );
-        if live != written {
+        if live != written && !applies_masks {
             return Err(EngineError::Corrupt {
                 what: format!("cold files of table {}", table.name),
                 reason: format!("they hold {live} live rows and a compaction read {written}; nothing was changed"),
@@ -189,10 +198,15 @@ impl Runner {
         };
         begun(intent.version)?;
         self.may_die(Step::Begun)?;
+        point!("compaction.begun");
         let mut actions = log::schema_actions(table, before);
         let removed = |file: &Arc<ColdFile>| Remove { data_change: false, ..file.to_remove(self.now_ms()) };
         let added = |file: &WrittenFile| Add { data_change: false, ..self.cold_file(file).to_add() };
-        actions.extend(built.inputs.iter().map(|file| Action::Remove(removed(file))));
+        let inputs = match planted(Plant::CompactionRebases) {
+            true => self.cold.at(table, intent.version - 1).await?.same_files(&built.inputs),
+            false => built.inputs.clone(),
+        };
+        actions.extend(inputs.iter().map(|file| Action::Remove(removed(file))));
         actions.extend(built.files.iter().map(|file| Action::Add(added(file))));
         self.commit(table, lane, &intent, &actions).await?;
         self.may_die(Step::Ended)?;

@@ -1,6 +1,8 @@
 //! The live rows of files of any age, in the shape that the table's files have now: columns that a file lacks read what rows older than
 //! them do, dropped ones are left out, those of another type are cast, and rows that a deletion vector hides are gone.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -13,6 +15,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
+use roaring::RoaringTreemap;
 
 use crate::EngineError;
 use crate::cold::reader::RangeReader;
@@ -38,6 +41,8 @@ pub struct Shape {
     table: Arc<Table>,
     schema: SchemaRef,
     origins: Arc<Vec<Origin>>,
+    /// Rows that are left out too, by file; only ever set by a planted bug.
+    without: Arc<BTreeMap<Arc<str>, RoaringTreemap>>,
 }
 
 /// Where one column of the present schema comes from.
@@ -84,7 +89,12 @@ impl Shape {
             None => Ok(Origin::System(column.physical_name)),
         };
         let origins = schema::file_columns(&table).into_iter().map(origin).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { schema: schema::file_schema(&table), tier, table, origins: origins.into() })
+        Ok(Self { schema: schema::file_schema(&table), tier, table, origins: origins.into(), without: Arc::default() })
+    }
+
+    /// Leaves these rows out too: what a planted bug does.
+    pub fn without(self, rows: BTreeMap<Arc<str>, RoaringTreemap>) -> Self {
+        Self { without: rows.into(), ..self }
     }
 
     /// The table.
@@ -111,8 +121,12 @@ impl Shape {
         let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata);
         let mask = ProjectionMask::roots(builder.parquet_schema(), columns);
         let mut builder = builder.with_projection(mask).with_batch_size(batch_rows);
-        if let Some(hidden) = self.tier.hidden_rows(self.table.uuid, file).await? {
-            builder = builder.with_row_selection(selection(hidden, file.stats.rows));
+        let mut hidden = self.tier.hidden_rows(self.table.uuid, file).await?.map(Cow::Borrowed);
+        if let Some(others) = self.without.get(&file.path) {
+            *hidden.get_or_insert_default().to_mut() |= others;
+        }
+        if let Some(hidden) = hidden {
+            builder = builder.with_row_selection(selection(&hidden, file.stats.rows));
         }
         let (rows, shape) = (builder.build().map_err(&cold)?, self.clone());
         let shaped = move |batch: Result<RecordBatch, ParquetError>| shape.shaped(&sources, &batch.map_err(&cold)?);

@@ -13,6 +13,7 @@ use datafusion::prelude::SessionContext;
 
 use crate::catalog::CatalogChange;
 use crate::evolution::{self, Altered, Rule, TableChange};
+use crate::point::point;
 use crate::scan;
 use crate::schema::{SEQ, Table, USER_ID};
 use crate::seq::Seq;
@@ -35,6 +36,7 @@ impl Engine {
         let mut validated = None;
         for _ in 0..FREE_LOOKS {
             validated = Some(self.look_through(table, &rules, validated).await?);
+            point!("alter.looked");
             match commit(validated).await {
                 Err(EngineError::Stale) => self.check_newest(table)?,
                 result => return result,

@@ -142,9 +142,12 @@ impl Jobs {
         jobs
     }
 
-    /// Jobs that had not ended when the process before this one did.
+    /// Jobs that had not ended when the process before this one did, oldest first.
     pub fn unended(&self) -> Vec<JobRecord> {
-        self.known.lock().values().filter(|record| !record.job.state.is_final()).cloned().collect()
+        let known = self.known.lock();
+        let mut unended: Vec<_> = known.values().filter(|record| !record.job.state.is_final()).cloned().collect();
+        unended.sort_by(|a, b| (a.job.created_at, &a.job.id).cmp(&(b.job.created_at, &b.job.id)));
+        unended
     }
 
     /// Whether a job of that kind waits or runs for the table.

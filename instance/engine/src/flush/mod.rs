@@ -49,6 +49,7 @@ use crate::compaction::{Compacted, Tending};
 use crate::config::{EngineConfig, FlushConfig};
 use crate::engine::{Readiness, Unflushed};
 use crate::hot::Hot;
+use crate::point;
 use crate::recovery::keeper::Keeper;
 use crate::schema::{Table, TableId, TableName};
 
@@ -84,9 +85,8 @@ pub(crate) enum Ended {
 }
 
 impl Flusher {
-    /// Starts to claim the object store, settles what earlier lives left, and starts the safety net. On a new volume it waits for the
-    /// first answer of the store, so that a database that can be used is ready at once.
-    pub async fn open(
+    /// Knows the jobs of earlier lives, and does nothing yet.
+    pub fn new(
         hot: Arc<Hot>,
         committer: Committer,
         cold: Arc<ColdTier>,
@@ -102,7 +102,7 @@ impl Flusher {
                 hot,
                 committer,
                 cold,
-                owner: owner.clone(),
+                owner,
                 clock,
                 keeper: Arc::new(keeper),
                 target_file_bytes: config.flush.target_file_bytes,
@@ -120,16 +120,21 @@ impl Flusher {
             stop: CancellationToken::new(),
         });
         flusher.stop_unrecovered()?;
-        // Before the store is claimed, so that no job of this life is among them.
-        let dead = flusher.jobs.unended();
-        flusher.spawn(flusher.clone().recover(dead));
-        flusher.spawn(flusher.clone().watch());
-        flusher.spawn(flusher.clone().watch_runs());
-        flusher.spawn(flusher.clone().watch_removed_files());
-        if owner.not_ready().is_some() {
-            owner.first_try().await;
-        }
         Ok(flusher)
+    }
+
+    /// Starts to claim the object store, settles what earlier lives left, and starts the safety net. On a new volume it waits for the
+    /// first answer of the store, so that a database that can be used is ready at once.
+    pub async fn start_up(self: &Arc<Self>) {
+        // Before the store is claimed, so that no job of this life is among them.
+        let dead = self.jobs.unended();
+        self.spawn(self.clone().recover(dead));
+        self.spawn(self.clone().watch());
+        self.spawn(self.clone().watch_runs());
+        self.spawn(self.clone().watch_removed_files());
+        if self.runner.owner.not_ready().is_some() {
+            self.runner.owner.first_try().await;
+        }
     }
 
     /// Begins a job, or answers with the one that has this id already (then `false`).
@@ -260,7 +265,7 @@ impl Flusher {
         self.lanes.lock().entry(table.id).or_default().clone()
     }
 
-    async fn run(self: Arc<Self>, kind: JobKind, id: String, name: TableName) {
+    pub(crate) async fn run(self: Arc<Self>, kind: JobKind, id: String, name: TableName) {
         let work = async {
             match kind {
                 JobKind::Flush => self.run_in_turn(&id, &name).await,
@@ -300,7 +305,7 @@ impl Flusher {
     /// Commits of one table are serial, and the table's turn comes before the job takes a place among those that run.
     async fn turn<'a>(&'a self, lane: &'a tokio::sync::Mutex<Lane>) -> (MutexGuard<'a, Lane>, SemaphorePermit<'a>) {
         self.runner.owner.first_try().await;
-        let lane = lane.lock().await;
+        let lane = point::lock(lane).await;
         (lane, self.running.acquire().await.expect("the semaphore is never closed"))
     }
 
@@ -357,12 +362,17 @@ impl Flusher {
         if self.runner.owner.epoch().is_err() {
             return;
         }
-        for record in &dead {
+        self.settle_earlier(&dead).await;
+        tokio::join!(self.runner.owner.probe(&self.stop), self.mirror());
+    }
+
+    /// Settles what processes before this one left: their jobs, their intents, and what a recovery could not read.
+    pub(crate) async fn settle_earlier(&self, dead: &[JobRecord]) {
+        for record in dead {
             self.recover_job(record).await;
         }
         self.recover_tables().await;
         self.recover_unrecovered().await;
-        tokio::join!(self.runner.owner.probe(&self.stop), self.mirror());
     }
 
     /// Keeps the mirror of the catalog up with it.
@@ -387,7 +397,7 @@ impl Flusher {
 
     async fn recover_table(&self, table: &Arc<Table>) -> Result<Vec<Intent>, EngineError> {
         let lane = self.lane(table);
-        let mut lane = lane.lock().await;
+        let mut lane = point::lock(&lane).await;
         if self.runner.hot.snapshot().intents(table.id)?.is_empty() {
             return Ok(Vec::new());
         }

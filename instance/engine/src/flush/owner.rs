@@ -85,7 +85,6 @@ impl Owner {
                 () = self.try_claim() => {}
                 () = stop.cancelled() => return,
             }
-            self.tried.send_modify(|tries| *tries += 1);
             if matches!(**self.state.load(), State::Claimed(_)) {
                 return;
             }
@@ -96,7 +95,8 @@ impl Owner {
         }
     }
 
-    async fn try_claim(&self) {
+    /// One try to claim an epoch; on an empty volume before a prefix that holds a database, one to recover it.
+    pub(crate) async fn try_claim(&self) {
         let state = self.claimed().await.unwrap_or_else(|error| State::Unproven(error.to_string()));
         match &state {
             State::Claimed(_) => {}
@@ -108,6 +108,7 @@ impl Owner {
             }
         }
         self.state.store(Arc::new(state));
+        self.tried.send_modify(|tries| *tries += 1);
     }
 
     async fn claimed(&self) -> Result<State, EngineError> {

@@ -22,8 +22,11 @@ use crate::cold::{ColdSnapshot, ColdTier, vector};
 use crate::commit::clock::Clock;
 use crate::commit::{Begun, Committer};
 use crate::hot::{Hot, HotSnapshot};
+use crate::plant::{Plant, planted};
+use crate::point::point;
 use crate::recovery::keeper::Keeper;
 use crate::schema::{Table, TableId, USER_ID};
+use crate::seq::Seq;
 
 /// Rows that go from the hot tier to the encoder at once.
 const BATCH_ROWS: usize = 8192;
@@ -155,6 +158,7 @@ impl Runner {
         let Begun { intent, snapshot } = self.committer.begin_flush(table, self.owner.epoch()?, attempt).await?;
         begun(intent.version)?;
         self.may_die(Step::Begun)?;
+        point!("flush.begun");
         // An ALTER may have come first: the files need the schema that their rows were written with.
         let table = &catalog::table_at(&snapshot, table.id)?.map_or_else(|| table.clone(), Arc::new);
         let before = self.cold.at(table, intent.version - 1).await?;
@@ -163,8 +167,10 @@ impl Runner {
         actions.extend(self.hide_masked_rows(table, &intent, &before, &snapshot).await?);
         actions.extend(files.iter().map(|file| Action::Add(self.cold_file(file).to_add())));
         self.may_die(Step::Written)?;
+        point!("flush.written");
         self.commit(table, lane, &intent, &actions).await?;
         self.may_die(Step::Ended)?;
+        point!("flush.ended");
         self.delete_flushed(table).await?;
         self.checkpoint(table, lane, intent.version).await;
         Ok(Flushed {
@@ -183,7 +189,14 @@ impl Runner {
         let schema = schema::file_schema(table);
         let plan = self.file_plan(table, JobName::of(intent));
         let columns = schema::file_columns(table);
+        let flushed_through = snapshot.tier(table.id)?.flushed_through;
         let mut scan = snapshot.scan(table, None, None, table.kind.is_per_user());
+        if planted(Plant::RowsUpToW) {
+            scan = scan.between(Seq::ZERO, intent.w);
+        } else if planted(Plant::SnapshotAfterStep1) {
+            let later = self.hot.snapshot().scan(table, None, None, table.kind.is_per_user());
+            scan = later.between(flushed_through, intent.w);
+        }
         let batches = std::iter::from_fn(move || scan.next_batch(BATCH_ROWS).transpose()).map(move |batch| {
             let batch = batch?;
             let arrays = columns.iter().map(|column| {

@@ -16,6 +16,7 @@ use crate::hot::row;
 use crate::hot::store::{Family, failed};
 use crate::hot::stream::{self, Buckets};
 use crate::schema::{Table, UserId};
+use crate::seq::Seq;
 
 /// A batch is closed at this many bytes of encoded rows, however few they are, so that wide rows stay bounded in memory.
 const BATCH_BYTES: usize = 16 << 20;
@@ -36,6 +37,8 @@ pub struct HotScan {
     buckets: Option<Buckets>,
     /// Stored keys that are left out.
     without: Arc<HashSet<Vec<u8>>>,
+    /// What is read in place of the versions above `flushed_through`; only ever set by a planted bug.
+    between: Option<(Seq, Seq)>,
 }
 
 impl HotScan {
@@ -60,7 +63,7 @@ impl HotScan {
                 live.map(|bucket| range(stream::stored_key(table.id, bucket, part))).collect()
             }
         };
-        Self { snapshot, table, builder, with_user, prefix, ranges, buckets, without: Arc::default() }
+        Self { snapshot, table, builder, with_user, prefix, ranges, buckets, without: Arc::default(), between: None }
     }
 
     /// Narrows the scan to keys from `from` on and below `to`, within the user's part or the shared table. Not for stream tables.
@@ -77,6 +80,12 @@ impl HotScan {
     /// Leaves these stored keys out.
     pub(crate) fn without(mut self, keys: Arc<HashSet<Vec<u8>>>) -> Self {
         self.without = keys;
+        self
+    }
+
+    /// Reads the versions above `after` and up to `until`, wherever the tiers meet: what a planted bug does.
+    pub(crate) fn between(mut self, after: Seq, until: Seq) -> Self {
+        self.between = Some((after, until));
         self
     }
 
@@ -99,6 +108,7 @@ impl HotScan {
     /// Reads a range; gives where to go on where the batch is full before its end.
     fn fill(&mut self, from: &[u8], to: &[u8], max_rows: usize) -> Result<Option<Vec<u8>>, EngineError> {
         let (flushed, now) = (self.snapshot.tier(self.table.id)?.flushed_through, self.snapshot.moment().now);
+        let (after, until) = self.between.unwrap_or((flushed, Seq::MAX));
         let mut iterator = self.snapshot.iterator(Family::of_rows(self.table.kind), to.to_vec());
         iterator.seek(from);
         while let Some((stored, bytes)) = iterator.item() {
@@ -107,7 +117,8 @@ impl HotScan {
             }
             let header = row::header(bytes)?;
             let has_expired = self.buckets.is_some_and(|buckets| !buckets.is_live(header.updated, now));
-            if header.seq > flushed && !header.deleted && !has_expired && !self.without.contains(stored) {
+            let is_meant = header.seq > after && header.seq <= until;
+            if is_meant && !header.deleted && !has_expired && !self.without.contains(stored) {
                 let user = match self.with_user {
                     true => key::split_user(self.table.kind, key::split_table(stored)?.1)?.0,
                     false => None,

@@ -17,6 +17,7 @@ use crate::hot::HotSnapshot;
 use crate::hot::disk::Disk;
 use crate::hot::dropped::DroppedTable;
 use crate::hot::volume::{self, HighWater, Life, Lives, VolumeRecord};
+use crate::plant::{Plant, planted};
 use crate::schema::TableKind;
 use crate::seq::WorkerId;
 
@@ -167,6 +168,9 @@ impl Hot {
             // A volume of before there was one gets it now.
             None => Uuid::new_v4(),
         };
+        if planted(Plant::DirtyKeysInMemory) {
+            batch.delete_range_cf(handle(&db, Family::Dirty), &[0][..], &[u8::MAX][..]);
+        }
         let family = handle(&db, Family::Meta);
         batch.put_cf(family, volume::VOLUME_ID_KEY, volume::encode(&volume_id));
         batch.put_cf(family, volume::FORMAT_KEY, volume::format_bytes());

@@ -16,6 +16,7 @@ pub use overlay::{Overlay, Written};
 use crate::catalog::Catalog;
 use crate::engine::{LookUp, RowWrite};
 use crate::hot::Key;
+use crate::point::point;
 use crate::schema::{Table, TableId, UserId};
 use crate::seq::Seq;
 use crate::{Engine, EngineError, ReadSnapshot};
@@ -80,7 +81,10 @@ impl Transaction {
             self.check_tables(&writes)?;
             match self.engine.commit(writes.clone()).await {
                 Ok(_) => return Ok(writes.len()),
-                Err(EngineError::Stale) => writes = self.look_up_again(writes).await?,
+                Err(EngineError::Stale) => {
+                    writes = self.look_up_again(writes).await?;
+                    point!("transaction.looked");
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -20,6 +20,7 @@ use crate::EngineError;
 use crate::cold::log;
 use crate::flush::Flusher;
 use crate::flush::run::{Lane, Runner};
+use crate::point::{self, point};
 use crate::schema::{Table, TableKind};
 
 /// How often tables that a compaction changed are looked for.
@@ -46,6 +47,7 @@ impl Runner {
         // In this order: what was written or committed after the listing is not in it.
         let names = self.object_names(table).await?;
         let staged = self.cold.store().staged(&log::table_folder(table.uuid)).await?;
+        point!("vacuum.listed");
         let Some(known) = self.know(table, lane).await? else { return Ok(Vacuumed::default()) };
         let before_ms = self.now_ms() - i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
         let (mut done, mut paths, log) = (Vacuumed::default(), Vec::new(), self.cold.log(table.uuid));
@@ -57,6 +59,7 @@ impl Runner {
             }
             paths.push(log.path_of(&name));
         }
+        point!("vacuum.judged");
         self.cold.store().delete_all(paths.clone()).await?;
         paths.iter().for_each(|path| self.cold.cache().forget(path));
         let dead: Vec<_> = staged.into_iter().filter(|staged| known.is_of_dead_job(&staged.name)).collect();
@@ -87,7 +90,7 @@ impl Runner {
         table: &Arc<Table>,
         lane: &tokio::sync::Mutex<Lane>,
     ) -> Result<Option<Knowledge>, EngineError> {
-        let fenced = lane.lock().await.fenced;
+        let fenced = point::lock(lane).await.fenced;
         let mut known = Knowledge { fenced: self.owner.epoch().ok().filter(|_| fenced), ..Knowledge::default() };
         // Before the tier: an attempt that has ended by now has left its mark there.
         known.alive = self.alive.lock().keys().copied().collect();
