@@ -174,6 +174,8 @@ fn events() -> Table {
         ttl_seconds: None,
         created_at: 0,
         updated_at: 0,
+        storage: None,
+        deleted_retention_hours: None,
     }
 }
 

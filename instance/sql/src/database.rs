@@ -178,7 +178,7 @@ impl Database {
             self.observer.statement_ended(about.0, about.1.as_ref(), begun.elapsed());
             let in_statement = |error: SqlError| error.in_statement(at + 1, &parsed.text);
             let outcome = result.map_err(in_statement)?;
-            self.statements.audit(&parsed, &namespace, identity).await.map_err(in_statement)?;
+            self.statements.audit(parsed, &namespace, identity).await.map_err(in_statement)?;
             if let Statement::Use(name) = &parsed.statement {
                 namespace = names::fold(name);
             }

@@ -54,6 +54,8 @@ fn table(namespace: &str, version: u32, id: u32) -> Table {
         flush_policy: FlushPolicy::default(),
         access_level: AccessLevel::default(),
         ttl_seconds: None,
+        storage: None,
+        deleted_retention_hours: None,
         created_at: 0,
         updated_at: 0,
     }
@@ -184,7 +186,7 @@ fn queries(hand: &Hand) -> QueryCache {
 }
 
 fn identity(user: &str) -> Identity {
-    Identity { user: UserId::from(user), role: Role::Dba }
+    Identity { user: UserId::from(user), role: Role::Dba, address: None }
 }
 
 fn key(cache: &QueryCache, sql: &str, user: &str, kinds: &[Kind]) -> QueryKey {

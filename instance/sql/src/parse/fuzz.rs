@@ -107,7 +107,7 @@ fn apply(text: &str, edit: &Edit) -> String {
             let cut = part(*at, *share);
             format!("{}{}", &text[..cut.start], &text[cut.end..])
         }
-        Edit::Double(at, share) => with(*at, &text[part(*at, *share)].to_owned()),
+        Edit::Double(at, share) => with(*at, &text[part(*at, *share)]),
         Edit::Splice(at, other, from) => {
             let other = &SEEDS[other % SEEDS.len()];
             format!("{}{}", &text[..place(text, *at)], &other[place(other, *from)..])
