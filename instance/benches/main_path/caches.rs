@@ -10,6 +10,7 @@ use kalamdb_engine::schema::{TableName, UserId};
 use kalamdb_instance::configuration::{Configuration, Reading};
 use kalamdb_sql::cache::schema::{ResolvedTable, SchemaCache};
 use kalamdb_sql::cache::system_clock;
+use kalamdb_sql::relations::{Host, LogLine, Session, Setting};
 use kalamdb_sql::{Database, Identity, Request, SqlError, StatementKind, StatementObserver};
 
 use crate::report::Report;
@@ -28,6 +29,39 @@ impl StatementObserver for Unobserved {
     fn statement_ended(&self, _: StatementKind, _: Option<&TableName>, _: Duration) {}
 }
 
+/// A process of which nothing is asked here.
+struct Alone;
+
+impl Host for Alone {
+    fn api_address(&self) -> String {
+        String::new()
+    }
+
+    fn started_at(&self) -> i64 {
+        0
+    }
+
+    fn workers(&self) -> usize {
+        1
+    }
+
+    fn max_connections(&self) -> usize {
+        1
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        Vec::new()
+    }
+
+    fn sessions(&self) -> Vec<Session> {
+        Vec::new()
+    }
+
+    fn log(&self) -> Vec<LogLine> {
+        Vec::new()
+    }
+}
+
 /// The two caches of phase 17.
 pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
@@ -36,10 +70,10 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
         anyhow::bail!("the configuration asks for no server")
     };
     let engine = Engine::open(configuration.engine.clone()).await?;
-    let with = Database::new(engine.clone(), configuration.sql.clone(), Arc::new(Unobserved))?;
+    let with = Database::new(engine.clone(), configuration.sql.clone(), Arc::new(Unobserved), Arc::new(Alone))?;
     let mut config = configuration.sql.clone();
     config.cache.shortcuts = false;
-    let without = Database::new(engine.clone(), config, Arc::new(Unobserved))?;
+    let without = Database::new(engine.clone(), config, Arc::new(Unobserved), Arc::new(Alone))?;
     for at in 0..TABLES {
         let columns: Vec<String> = (0..20).map(|column| format!("c{column} TEXT DEFAULT 'x'")).collect();
         ask(&with, &format!("CREATE TABLE t{at} (id BIGINT PRIMARY KEY, {})", columns.join(", "))).await?;
@@ -83,7 +117,7 @@ async fn system_queries(with: &Database, without: &Database, report: &mut Report
 }
 
 async fn ask(database: &Database, sql: &str) -> anyhow::Result<Duration> {
-    let identity = Identity { user: UserId::from("root"), role: Role::System };
+    let identity = Identity { user: UserId::from("root"), role: Role::System, address: None };
     let request = Request { sql: sql.to_owned(), ..Request::default() };
     let began = Instant::now();
     std::hint::black_box(database.execute(request, &identity).await?);
