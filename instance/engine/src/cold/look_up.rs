@@ -93,6 +93,10 @@ async fn search(
     if possible.is_empty() {
         return Ok(found);
     }
+    // A statement may name a key twice: it is searched for once.
+    let mut firsts = HashMap::with_capacity(keys.len());
+    let first: Vec<usize> = keys.iter().enumerate().map(|(at, key)| *firsts.entry(key).or_insert(at)).collect();
+    let possible: Vec<usize> = possible.into_iter().filter(|key| first[*key] == *key).collect();
     let wanted = Wanted::new(shapes, &possible)?;
     // What is read most is what was written last, and a key has one live place: newest first finds it soonest.
     for file in files.iter().rev() {
@@ -109,6 +113,9 @@ async fn search(
                 return Err(tier.store().blame(&path, file.size, error).await);
             }
         }
+    }
+    for at in (0..keys.len()).filter(|at| first[*at] != *at) {
+        found[at] = found[first[at]].clone();
     }
     Ok(found)
 }

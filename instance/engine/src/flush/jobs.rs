@@ -134,12 +134,20 @@ impl Jobs {
         self.change(id, |record| {
             begins = !record.job.state.is_final();
             if begins {
-                record.job.state = FlushState::Running;
+                (record.job.state, record.job.rows) = (FlushState::Running, 0);
                 record.job.started_at.get_or_insert(now_ms);
                 record.attempt = Some(attempt);
             }
         })?;
         Ok(begins)
+    }
+
+    /// So many rows of a job that runs are on their way into files. Only told: after a crash the log says what became of them.
+    pub fn wrote(&self, id: &str, rows: u64) {
+        let mut known = self.known.lock();
+        let Some(record) = known.get_mut(id).filter(|record| record.job.state == FlushState::Running) else { return };
+        record.job.rows += rows;
+        self.observing.tell(&Changed::Job);
     }
 
     /// Calls a job off that waits. One that runs goes on to its end: half of it may be committed already.

@@ -66,7 +66,7 @@ pub type JobObserver = Box<dyn Fn(JobKind, &TableName, Duration) + Send + Sync>;
 /// Runs flush jobs, and compactions beside them. One for each engine.
 pub struct Flusher {
     pub(crate) runner: Runner,
-    pub(crate) jobs: Jobs,
+    pub(crate) jobs: Arc<Jobs>,
     config: FlushConfig,
     /// What keeps cold files few and their folder clean.
     pub(crate) tending: Tending,
@@ -101,7 +101,7 @@ impl Flusher {
         let owner = Arc::new(Owner::new(hot.clone(), cold.clone(), committer.clone(), clock.clone(), stopped.clone())?);
         let keeper = Keeper::new(hot.clone(), committer.clone(), cold.clone(), clock.clone());
         let flusher = Arc::new(Self {
-            jobs: Jobs::load(hot.clone())?,
+            jobs: Arc::new(Jobs::load(hot.clone())?),
             runner: Runner {
                 hot,
                 committer,
@@ -343,7 +343,9 @@ impl Flusher {
             return Ok(Ended::NothingToDo);
         }
         let begun = |version| self.jobs.change(id, |record| record.version = Some(version));
-        let flushed = self.runner.flush(table, &mut lane, attempt, begun).await?;
+        let (jobs, job) = (self.jobs.clone(), id.to_owned());
+        let wrote = move |rows| jobs.wrote(&job, rows);
+        let flushed = self.runner.flush(table, &mut lane, attempt, begun, wrote).await?;
         self.tell(JobKind::Flush, &table.name, began.elapsed());
         Ok(Ended::Flushed(flushed))
     }
@@ -368,7 +370,9 @@ impl Flusher {
                         (FlushState::Skipped, Some(format!("there was nothing to {}", kind.as_str())));
                 }
                 Ok(Ended::CalledOff) => {}
-                Err(error) => (job.state, job.message) = (FlushState::Failed, Some(error.to_string())),
+                Err(error) => {
+                    (job.state, job.message, job.rows) = (FlushState::Failed, Some(error.to_string()), 0);
+                }
             }
         });
         if let Err(error) = stored {

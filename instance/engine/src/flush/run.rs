@@ -156,13 +156,15 @@ impl Runner {
         self.clock.now_micros() / 1000
     }
 
-    /// Flushes everything above `flushed_through`. `begun` is told the intent's version once that is stored.
+    /// Flushes everything above `flushed_through`. `begun` is told the intent's version once that is stored, `wrote` of
+    /// rows as they go into files.
     pub async fn flush(
         &self,
         table: &Arc<Table>,
         lane: &mut Lane,
         attempt: Uuid,
         begun: impl FnOnce(i64) -> Result<(), EngineError>,
+        wrote: impl Fn(u64) + Send + 'static,
     ) -> Result<Flushed, EngineError> {
         self.take_over(table, lane).await?;
         // An earlier job whose end was unknown may turn out to have moved everything.
@@ -179,7 +181,7 @@ impl Runner {
         // An ALTER may have come first: the files need the schema that their rows were written with.
         let table = &catalog::table_at(&snapshot, table.id)?.map_or_else(|| table.clone(), Arc::new);
         let before = self.cold.at(table, intent.version - 1).await?;
-        let (files, places) = self.write_rows(table, &intent, snapshot.clone()).await?;
+        let (files, places) = self.write_rows(table, &intent, snapshot.clone(), wrote).await?;
         let _known = self.know_places(intent.job, places);
         crash_point!("flush.files_written");
         let mut actions = log::schema_actions(table, &before);
@@ -207,6 +209,7 @@ impl Runner {
         table: &Arc<Table>,
         intent: &Intent,
         snapshot: HotSnapshot,
+        wrote: impl Fn(u64) + Send + 'static,
     ) -> Result<(Vec<WrittenFile>, Option<JobPlaces>), EngineError> {
         let schema = schema::file_schema(table);
         let plan = self.file_plan(table, JobName::of(intent));
@@ -231,6 +234,7 @@ impl Runner {
         };
         let batches = std::iter::from_fn(next).fuse().map(move |batch| {
             let batch = batch?;
+            wrote(batch.num_rows() as u64);
             let arrays = columns.iter().map(|column| {
                 let array = batch.column_by_name(&column.name).ok_or_else(|| EngineError::Corrupt {
                     what: "batch of hot rows".into(),

@@ -4,6 +4,7 @@ mod cold_reads;
 mod evolution;
 mod log;
 mod places;
+mod progress;
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;

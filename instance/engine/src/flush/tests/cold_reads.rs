@@ -67,3 +67,16 @@ async fn a_cold_row_takes_two_requests_within_one_row_group() {
         assert!(ranges.iter().all(is_within), "row {id}: {ranges:?} are not all within {group:?}");
     }
 }
+
+#[tokio::test]
+async fn a_key_that_is_asked_for_twice_is_found_twice() {
+    let mut world = World::new(TableKind::Shared).await;
+    world.write("", &[(1, "a", Some(10)), (2, "a", Some(20))]).await;
+    world.flush().await;
+    let key = |id: i32| Engine::key_of(&world.table, &[Value::Int(id), Value::Text("a".into())]).unwrap();
+    let keys = [key(2), key(1), key(3), key(2), key(3), key(1)];
+    let found = world.engine().snapshot().look_up(&world.table, None, &keys).await.unwrap();
+    let values: Vec<_> = found.iter().map(|read| read.found().map(|row| row.row[2].clone())).collect();
+    let (one, two) = (Some(Value::BigInt(10)), Some(Value::BigInt(20)));
+    assert_eq!(values, [two.clone(), one.clone(), None, two, None, one]);
+}
