@@ -58,7 +58,12 @@ impl World {
 
     /// Four runs that overlap, with deleted rows; some rows are masked.
     pub(crate) async fn with_runs(kind: TableKind) -> Self {
-        let mut world = Self::new(kind).await;
+        Self::new(kind).await.and_runs().await
+    }
+
+    /// Four runs that overlap, with rows that hide others in them.
+    pub(crate) async fn and_runs(self) -> Self {
+        let mut world = self;
         for round in 0..4 {
             let rows: Vec<_> = (0..12).map(|row| (row * 4 + round, "a", Some(i64::from(round)))).collect();
             world.write("alice", &rows).await;

@@ -61,11 +61,16 @@ pub(crate) fn config(folder: &FilePath) -> EngineConfig {
     }
 }
 
+/// In a folder of this name is where the store is a folder too, whatever the environment says.
+const LOCAL: &str = "local";
+
 /// A folder, or the S3 server that the environment names.
 fn object_store(folder: &FilePath) -> ObjectStoreConfig {
-    let Ok(endpoint) = std::env::var("KALAMDB_TEST_S3_ENDPOINT") else {
-        return ObjectStoreConfig::Local { path: folder.join("cold") };
-    };
+    let local = ObjectStoreConfig::Local { path: folder.join("cold") };
+    if folder.join(LOCAL).exists() {
+        return local;
+    }
+    let Ok(endpoint) = std::env::var("KALAMDB_TEST_S3_ENDPOINT") else { return local };
     let name = folder.file_name().map(|name| name.to_string_lossy().replace('.', "")).unwrap_or_default();
     ObjectStoreConfig::S3 {
         bucket: std::env::var("KALAMDB_TEST_S3_BUCKET").unwrap_or_else(|_| "kalamdb-test".into()),

@@ -207,7 +207,7 @@ async fn end_of(engine: &Engine, id: &str) -> End {
 /// One database lives through that fault at each request of the work in turn; answers how many there are, and how often the work ended
 /// by an error.
 async fn live_through(work: Work, fault: Fault) -> (usize, usize) {
-    let mut world = World::with_runs(TableKind::User).await;
+    let mut world = World::in_folder(TableKind::User).await.and_runs().await;
     let mut errors = 0;
     for calls in 0.. {
         let when = format!("{work:?}, {fault:?} at request {calls}");
