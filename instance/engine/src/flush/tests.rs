@@ -105,6 +105,13 @@ impl World {
         Self::over(tempfile::tempdir().unwrap(), kind).await
     }
 
+    /// Where so many requests are made that a server would take minutes for them.
+    pub(crate) async fn in_folder(kind: TableKind) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(LOCAL)).unwrap();
+        Self::over(folder, kind).await
+    }
+
     /// What that folder holds; the table is made where there is none yet.
     pub(crate) async fn over(folder: tempfile::TempDir, kind: TableKind) -> Self {
         let faults = Arc::new(Faults::default());

@@ -35,10 +35,10 @@ pub(super) fn parse_in_full(sql: &str) -> Result<Vec<ParsedStatement>, SqlError>
         .tokenize_with_location()
         .map_err(|error| SqlError::from(ParserError::from(error)).in_statement(1, sql.trim()))?;
     let pieces = split(as_meant(tokens));
-    let lines = line_starts(sql);
+    let mut cursor = Cursor::at_start(sql);
     let mut statements = Vec::with_capacity(pieces.len());
     for (number, piece) in pieces.into_iter().enumerate() {
-        let text = text_of(sql, &lines, &piece).to_owned();
+        let text = cursor.text_of(&piece).to_owned();
         let statement = parse_one(piece).map_err(|error| error.in_statement(number + 1, &text))?;
         statements.push(ParsedStatement { statement, text });
     }
@@ -96,28 +96,42 @@ fn located(error: SqlError, place: Location) -> SqlError {
     SqlError { message: format!("{}{place}", error.message), ..error }
 }
 
-/// Byte offsets at which the lines begin.
-fn line_starts(sql: &str) -> Vec<usize> {
-    std::iter::once(0).chain(sql.match_indices('\n').map(|(at, _)| at + 1)).collect()
+/// Goes through a text once, from one statement's place to the next: a long line of many statements is not counted anew for each.
+struct Cursor<'a> {
+    sql: &'a str,
+    /// The byte that it stands at, and where that is: lines and characters count from 1.
+    offset: usize,
+    at: Location,
 }
 
-fn text_of<'a>(sql: &'a str, lines: &[usize], tokens: &[TokenWithSpan]) -> &'a str {
-    let mut words = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_)));
-    let first = words.next();
-    let last = words.next_back().or(first);
-    match (first, last) {
-        (Some(first), Some(last)) => {
-            let (from, to) = (offset(sql, lines, first.span.start), offset(sql, lines, last.span.end));
-            sql.get(from..to).unwrap_or(sql)
-        }
-        _ => sql,
+impl<'a> Cursor<'a> {
+    fn at_start(sql: &'a str) -> Self {
+        Self { sql, offset: 0, at: Location { line: 1, column: 1 } }
     }
-}
 
-/// A location counts lines and characters from 1.
-fn offset(sql: &str, lines: &[usize], at: Location) -> usize {
-    let start = lines.get((at.line as usize).saturating_sub(1)).copied().unwrap_or(sql.len());
-    let line = &sql[start..];
-    let within = line.char_indices().nth((at.column as usize).saturating_sub(1)).map_or(line.len(), |(at, _)| at);
-    start + within
+    /// The text of tokens that stand behind all those before.
+    fn text_of(&mut self, tokens: &[TokenWithSpan]) -> &'a str {
+        let mut words = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_)));
+        let first = words.next();
+        let last = words.next_back().or(first);
+        let (Some(first), Some(last)) = (first, last) else { return self.sql };
+        let from = self.go_to(first.span.start);
+        let to = self.go_to(last.span.end);
+        self.sql.get(from..to).unwrap_or(self.sql)
+    }
+
+    /// Goes on to a place, and answers the byte that it is.
+    fn go_to(&mut self, place: Location) -> usize {
+        for character in self.sql[self.offset..].chars() {
+            if (self.at.line, self.at.column) >= (place.line, place.column) {
+                break;
+            }
+            self.offset += character.len_utf8();
+            match character {
+                '\n' => self.at = Location { line: self.at.line + 1, column: 1 },
+                _ => self.at.column += 1,
+            }
+        }
+        self.offset
+    }
 }

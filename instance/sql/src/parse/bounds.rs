@@ -100,7 +100,8 @@ mod tests {
                     for (open, close) in
                         [("SELECT ", ""), ("SELECT ", "1 1"), ("SELECT * FROM ", ""), ("SELECT * FROM ", "a a a")]
                     {
-                        parse_batch(&format!("{open}{}{close}", nest.repeat(depth))).unwrap_err();
+                        // Whether it can be read after all, such as a column named `NOT`, is no matter here.
+                        let _ = parse_batch(&format!("{open}{}{close}", nest.repeat(depth)));
                     }
                     assert!(begun.elapsed().as_secs() < 60, "{depth} times {nest}");
                 }
