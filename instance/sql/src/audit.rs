@@ -9,7 +9,8 @@ use crate::bind::names;
 use crate::parse::{ParsedStatement, Statement, UserChange};
 use crate::{Identity, SqlError};
 
-/// Action, target and details of a statement that changes namespaces, tables or users; none of any other.
+/// Action, target and details of a statement that changes namespaces, tables, users or storages, or acts for another user; none of any
+/// other.
 fn subject(parsed: &ParsedStatement, namespace: &str) -> Option<(&'static str, String, Json)> {
     let text = || json!({"sql": parsed.text});
     let table = |name| names::table_name(name, namespace).map_or_else(|_| String::new(), |name| name.to_string());
@@ -33,6 +34,12 @@ fn subject(parsed: &ParsedStatement, namespace: &str) -> Option<(&'static str, S
             ("ALTER USER", names::fold(name), details)
         }
         Statement::DropUser { name, .. } => ("DROP USER", names::fold(name), json!({})),
+        // Its text holds what was read and written, which is the user's own.
+        Statement::ExecuteAs { user, .. } => ("EXECUTE AS USER", names::fold(user), json!({})),
+        // Its configuration may hold keys.
+        Statement::CreateStorage(created) => ("CREATE STORAGE", names::fold(&created.id), json!({})),
+        Statement::AlterStorage { id, .. } => ("ALTER STORAGE", names::fold(id), text()),
+        Statement::DropStorage { id, .. } => ("DROP STORAGE", names::fold(id), text()),
         _ => return None,
     })
 }
@@ -79,6 +86,9 @@ mod tests {
         assert_eq!(told("drop table T"), r#"DROP TABLE n.t {"sql":"drop table T"}"#);
         assert_eq!(told("CREATE USER Ann WITH PASSWORD 'hidden' ROLE dba"), r#"CREATE USER ann {"role":"dba"}"#);
         assert_eq!(told("ALTER USER ann SET PASSWORD 'hidden'"), r#"ALTER USER ann {"set":"password"}"#);
+        let storage = "CREATE STORAGE S TYPE s3 NAME 'n' PATH 's3://b/p' CONFIG '{\"secret_access_key\": \"hidden\"}'";
+        assert_eq!(told(storage), "CREATE STORAGE s {}");
+        assert_eq!(told("EXECUTE AS USER 'ann' (SELECT 1)"), "EXECUTE AS USER ann {}");
         assert_eq!(told("SELECT 1"), "");
     }
 }
