@@ -3,6 +3,8 @@
 //! The order of the encoded bytes is the order of the values, and no key is a prefix of another, so that ranges of keys are
 //! ranges of bytes. Integers, dates and times take eight bytes whatever their SQL type: widening a column keeps its keys.
 
+use std::ops::Bound;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -38,6 +40,37 @@ impl RowKey {
     pub fn from_bytes(kind: TableKind, bytes: &[u8]) -> Result<Self, EngineError> {
         let (user, key) = split_user(kind, bytes)?;
         Ok(Self { user, key: Key(key.into()) })
+    }
+}
+
+/// A part of the keys of a table, or of one user of it. Each bound names the first bytes of keys: included, all keys that begin so belong
+/// to the part, and excluded, none of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyBounds {
+    /// Where the part begins.
+    pub from: Bound<Vec<u8>>,
+    /// Where it ends.
+    pub to: Bound<Vec<u8>>,
+}
+
+impl KeyBounds {
+    /// All keys.
+    pub const ALL: Self = Self { from: Bound::Unbounded, to: Bound::Unbounded };
+
+    /// As stored keys that begin with `prefix`: the first of the part, and the first behind it.
+    pub fn below(&self, prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let stored = |bytes: &[u8]| [prefix, bytes].concat();
+        let from = match &self.from {
+            Bound::Included(bytes) => stored(bytes),
+            Bound::Excluded(bytes) => prefix_end(&stored(bytes)),
+            Bound::Unbounded => prefix.to_vec(),
+        };
+        let to = match &self.to {
+            Bound::Included(bytes) => prefix_end(&stored(bytes)),
+            Bound::Excluded(bytes) => stored(bytes),
+            Bound::Unbounded => prefix_end(prefix),
+        };
+        (from, to)
     }
 }
 
@@ -154,7 +187,8 @@ const TERMINATOR: u8 = 0x01;
 const SIGN: u64 = 1 << 63;
 const WIDE_SIGN: u128 = 1 << 127;
 
-fn put_value(bytes: &mut Vec<u8>, table: &Table, column: &Column, value: &Value) -> Result<(), EngineError> {
+/// Appends one value of a key. Fails for NULL, and where the column's type can't hold the value.
+pub(crate) fn put_value(bytes: &mut Vec<u8>, table: &Table, column: &Column, value: &Value) -> Result<(), EngineError> {
     match (column.sql_type, value) {
         (SqlType::Boolean, Value::Boolean(value)) => bytes.push(u8::from(*value)),
         (SqlType::SmallInt | SqlType::Int | SqlType::BigInt, Value::SmallInt(value)) => {

@@ -24,7 +24,7 @@ pub mod tier;
 pub mod volume;
 
 pub use dropped::DroppedTable;
-pub use key::{Key, RowKey};
+pub use key::{Key, KeyBounds, RowKey};
 pub use scan::HotScan;
 pub use snapshot::{HotRow, HotSnapshot};
 pub use store::Hot;

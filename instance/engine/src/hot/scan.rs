@@ -11,7 +11,7 @@ use crate::EngineError;
 use crate::commit::record::KeyRange;
 use crate::hot::HotSnapshot;
 use crate::hot::batch::BatchBuilder;
-use crate::hot::key::{self, Key};
+use crate::hot::key::{self, KeyBounds};
 use crate::hot::ordinals::{Ordinals, is_scanned};
 use crate::hot::row;
 use crate::hot::store::{Family, failed};
@@ -30,8 +30,6 @@ pub struct HotScan {
     table: Arc<Table>,
     builder: BatchBuilder,
     with_user: bool,
-    /// The part of the table that is read, as stored keys.
-    prefix: Vec<u8>,
     /// What is still to be read: from, to. A stream table has one range for each bucket.
     ranges: VecDeque<KeyRange>,
     /// In stream tables, which versions have not expired.
@@ -64,21 +62,18 @@ impl HotScan {
         snapshot: HotSnapshot,
         table: Arc<Table>,
         user: Option<&UserId>,
+        bounds: &KeyBounds,
         projection: Option<&[usize]>,
         with_user: bool,
     ) -> Self {
         let (prefix, buckets) = (key::part_prefix(table.id, user), Buckets::of(&table));
         let builder = BatchBuilder::new(&table, projection, with_user);
-        let range = |prefix: Vec<u8>| {
-            let end = key::prefix_end(&prefix);
-            (prefix, end)
-        };
         let part = &prefix[TABLE_ID_LENGTH..];
         let ranges = match buckets {
-            None => VecDeque::from([range(prefix.clone())]),
+            None => VecDeque::from([bounds.below(&prefix)]),
             Some(buckets) => {
                 let live = buckets.live(snapshot.moment());
-                live.map(|bucket| range(stream::stored_key(table.id, bucket, part))).collect()
+                live.map(|bucket| bounds.below(&stream::stored_key(table.id, bucket, part))).collect()
             }
         };
         Self {
@@ -86,7 +81,6 @@ impl HotScan {
             table,
             builder,
             with_user,
-            prefix,
             ranges,
             buckets,
             without: Arc::default(),
@@ -95,17 +89,6 @@ impl HotScan {
             ordinals: None,
             between: None,
         }
-    }
-
-    /// Narrows the scan to keys from `from` on and below `to`, within the user's part or the shared table. Not for stream tables.
-    pub fn with_range(mut self, from: Option<&Key>, to: Option<&Key>) -> Self {
-        let stored = |key: &Key| [&self.prefix, &key.0[..]].concat();
-        let (from, to) = (from.map(stored), to.map(stored));
-        if let Some((next, end)) = self.ranges.front_mut() {
-            *next = from.unwrap_or(std::mem::take(next));
-            *end = to.unwrap_or(std::mem::take(end));
-        }
-        self
     }
 
     /// Leaves these stored keys out.
@@ -134,6 +117,11 @@ impl HotScan {
     /// The schema of its batches.
     pub fn schema(&self) -> SchemaRef {
         self.builder.schema()
+    }
+
+    /// Whether nothing is left to be read.
+    pub fn is_at_end(&self) -> bool {
+        self.ranges.is_empty()
     }
 
     /// The next batch of at most `max_rows` rows; none at the end.

@@ -16,7 +16,7 @@ use crate::commit::record::KeyRange;
 use crate::flush::{Intent, IntentKind};
 use crate::hot::changes::{self, Change};
 use crate::hot::dropped::DroppedTable;
-use crate::hot::key::{self, Key, RowKey};
+use crate::hot::key::{self, Key, KeyBounds, RowKey};
 use crate::hot::row::{self, RowReader};
 use crate::hot::scan::HotScan;
 use crate::hot::store::{Family, failed, handle};
@@ -349,7 +349,19 @@ impl HotSnapshot {
         projection: Option<&[usize]>,
         with_user: bool,
     ) -> HotScan {
-        HotScan::new(self.clone(), table.clone(), user, projection, with_user)
+        self.scan_within(table, user, &KeyBounds::ALL, projection, with_user)
+    }
+
+    /// As [`HotSnapshot::scan`], of a part of the keys.
+    pub fn scan_within(
+        &self,
+        table: &Arc<Table>,
+        user: Option<&UserId>,
+        bounds: &KeyBounds,
+        projection: Option<&[usize]>,
+        with_user: bool,
+    ) -> HotScan {
+        HotScan::new(self.clone(), table.clone(), user, bounds, projection, with_user)
     }
 
     fn raw_scan<'a>(&'a self, table: &'a Table, user: Option<&UserId>) -> RawScan<'a> {

@@ -11,7 +11,7 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use futures::stream;
 
 use super::cold::external;
-use crate::hot::{HotScan, HotSnapshot};
+use crate::hot::{HotScan, HotSnapshot, KeyBounds};
 use crate::schema::{Table, USER_ID, UserId};
 
 /// The visible hot rows of a table, or of one user of it.
@@ -19,6 +19,7 @@ pub struct HotRows {
     snapshot: HotSnapshot,
     table: Arc<Table>,
     user: Option<UserId>,
+    bounds: KeyBounds,
     projection: Vec<usize>,
     without: Arc<HashSet<Vec<u8>>>,
     /// Where `_user_id` stands in the batches, if it is wanted.
@@ -27,12 +28,13 @@ pub struct HotRows {
 }
 
 impl HotRows {
-    /// The columns of `projection`, which are places in the table's SQL schema; the one behind its last is `_user_id`. Rows of the
+    /// Of the keys within `bounds`, the columns of `projection`, which are places in the table's SQL schema; the one behind its last is `_user_id`. Rows of the
     /// stored keys `without` are left out.
     pub fn new(
         snapshot: HotSnapshot,
         table: Arc<Table>,
         user: Option<UserId>,
+        bounds: KeyBounds,
         projection: Vec<usize>,
         without: Arc<HashSet<Vec<u8>>>,
     ) -> Result<Self, arrow_schema::ArrowError> {
@@ -42,12 +44,13 @@ impl HotRows {
         let schema = Arc::new(Schema::new(fields).project(&projection)?);
         let user_place = projection.iter().position(|place| *place == sql.fields().len());
         let projection = projection.into_iter().filter(|place| *place < sql.fields().len()).collect();
-        Ok(Self { snapshot, table, user, projection, without, user_place, schema })
+        Ok(Self { snapshot, table, user, bounds, projection, without, user_place, schema })
     }
 
     fn scan(&self) -> HotScan {
         let with_user = self.user_place.is_some();
-        let scan = self.snapshot.scan(&self.table, self.user.as_ref(), Some(&self.projection), with_user);
+        let scan =
+            self.snapshot.scan_within(&self.table, self.user.as_ref(), &self.bounds, Some(&self.projection), with_user);
         scan.without(self.without.clone())
     }
 
@@ -74,9 +77,10 @@ impl PartitionStream for HotRows {
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let rows = context.session_config().batch_size();
         let order = self.order();
-        let batches = stream::try_unfold(self.scan(), move |mut scan| {
+        let batches = stream::try_unfold(Some(self.scan()), move |scan| {
             let order = order.clone();
             async move {
+                let Some(mut scan) = scan else { return Ok(None) };
                 let read = tokio::task::spawn_blocking(move || scan.next_batch(rows).map(|batch| (batch, scan)));
                 let (batch, scan) = read
                     .await
@@ -86,7 +90,7 @@ impl PartitionStream for HotRows {
                     (Some(batch), Some(order)) => Some(batch.project(&order)?),
                     (batch, _) => batch,
                 };
-                Ok(batch.map(|batch| (batch, scan)))
+                Ok(batch.map(|batch| (batch, (!scan.is_at_end()).then_some(scan))))
             }
         });
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))

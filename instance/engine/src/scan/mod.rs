@@ -3,7 +3,7 @@
 //! * [`table`]: the provider, which joins the two tiers in one plan;
 //! * [`cold`]: the files of one version as a Parquet scan; [`columns`] maps their columns to those of SQL, and
 //!   `naming` names the file in their errors;
-//! * [`hot`]: the hot rows as a stream.
+//! * [`hot`]: the hot rows as a stream; [`key_bounds`]: which keys of them a query's filters leave.
 //!
 //! Isolation between users is enforced here, below SQL: a provider made for a user holds no other user's rows.
 
@@ -11,6 +11,7 @@ mod cold;
 mod columns;
 mod deleted;
 mod hot;
+mod key_bounds;
 mod naming;
 mod table;
 

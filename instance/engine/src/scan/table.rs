@@ -21,6 +21,7 @@ use super::cold::{self, Chosen, VisibleFile, external};
 use super::columns::ScanColumns;
 use super::deleted;
 use super::hot::HotRows;
+use super::key_bounds::key_bounds;
 use crate::EngineError;
 use crate::cold::{ColdFile, PinnedCold};
 use crate::hot::HotSnapshot;
@@ -137,11 +138,13 @@ impl KalamTable {
     fn hot_plan(
         &self,
         projection: Vec<usize>,
+        filters: &[Expr],
         limit: Option<usize>,
         written: &Written,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        let bounds = key_bounds(&self.table, filters);
         let (hot, table, user) = (self.hot.clone(), self.table.clone(), self.user.clone());
-        let rows = HotRows::new(hot, table, user, projection.clone(), written.keys.clone())?;
+        let rows = HotRows::new(hot, table, user, bounds, projection.clone(), written.keys.clone())?;
         let schema = Arc::new(self.schema.project(&projection)?);
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, [], false, limit)?))
     }
@@ -208,7 +211,7 @@ impl TableProvider for KalamTable {
         let written = self.written()?;
         let cold = self.cold_plan(state, &projection, filters, limit, &written).await?;
         let own = written_plan(&self.table, &projection, &written)?;
-        let hot = self.hot_plan(projection, limit, &written)?;
+        let hot = self.hot_plan(projection, filters, limit, &written)?;
         match (cold, own) {
             (None, None) => Ok(hot),
             (cold, own) => UnionExec::try_new(cold.into_iter().chain([hot]).chain(own).collect()),
