@@ -128,7 +128,7 @@ impl Authority {
         let user = catalog.users.get(&UserId::from(claims.sub.as_str())).ok_or(TokenError::Invalid)?;
         let is_current = claims.role == role_name(user.role)
             && claims.token_type == kind
-            && claims.iat >= user.updated_at.div_euclid(1000)
+            && claims.is_of(user)
             && !engine.is_revoked(&user.id, claims.sid, claims.iat);
         if !is_current {
             return Err(TokenError::Invalid);

@@ -50,6 +50,10 @@ pub struct Claims {
     /// The log-in that it belongs to. Tokens that others made with the same secret have none, and can't be revoked one by one.
     #[serde(default)]
     pub sid: Option<Uuid>,
+    /// Which state of the user it was issued for: when that was last changed, in milliseconds since the Unix epoch. Tokens that others made
+    /// have none, and are held to the second of `iat`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usr: Option<i64>,
 }
 
 impl Claims {
@@ -65,6 +69,15 @@ impl Claims {
             token_type: kind,
             jti: Uuid::new_v4().to_string(),
             sid: Some(session),
+            usr: Some(user.updated_at),
+        }
+    }
+
+    /// Whether the user was not changed since.
+    pub fn is_of(&self, user: &User) -> bool {
+        match self.usr {
+            Some(changed) => changed == user.updated_at,
+            None => self.iat >= user.updated_at.div_euclid(1000),
         }
     }
 }
@@ -160,6 +173,7 @@ mod tests {
             token_type: TokenKind::Access,
             jti: "1".into(),
             sid: None,
+            usr: None,
         }
     }
 

@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
 use crate::cold::scalar;
 use crate::hot::KeyBounds;
 use crate::hot::key::put_value;
-use crate::schema::{Column, SqlType, Table};
+use crate::schema::{Column, Table};
 use crate::value::Value;
 
 /// The bounds of all keys whose rows can pass the filters, of which all must hold.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::hot::key::encode_key;
-use crate::schema::TableKind;
 use crate::schema::testing::table;
+use crate::schema::{SqlType, TableKind};
 
 const NUMBERS: [i32; 7] = [i32::MIN, -2, -1, 0, 1, 5, i32::MAX];
 const TEXTS: [&str; 6] = ["", "a", "a\0", "a\0b", "ab", "b"];
