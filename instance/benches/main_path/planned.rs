@@ -53,8 +53,8 @@ async fn misses(instance: &Instance) -> anyhow::Result<Vec<String>> {
     Ok(metrics.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name))).map(str::to_owned).collect())
 }
 
-/// A large result as Arrow IPC, beside a server that has the same bytes already.
-pub async fn streams(instance: &Instance, report: &mut Report) -> anyhow::Result<()> {
+/// A large result of rows in that tier as Arrow IPC, beside a server that has the same bytes already.
+pub async fn streams(instance: &Instance, tier: &str, report: &mut Report) -> anyhow::Result<()> {
     let sql = format!("SELECT id, moment, kind, value, payload FROM {TABLE} LIMIT {STREAMED}");
     let bytes = instance.bytes(&sql, ARROW).await?;
     let copy = peers::Copier::start(bytes.clone()).await?;
@@ -65,6 +65,12 @@ pub async fn streams(instance: &Instance, report: &mut Report) -> anyhow::Result
         ours.push(began.elapsed());
         theirs.push(timed(copy.take()).await?);
     }
-    report.rates("result as Arrow IPC", "the same bytes copied to the socket", STREAMED, &ours, &theirs);
+    report.rates(
+        &format!("result of {tier} rows as Arrow IPC"),
+        "the same bytes copied to the socket",
+        STREAMED,
+        &ours,
+        &theirs,
+    );
     Ok(())
 }

@@ -32,14 +32,27 @@ pub fn decode_grown<T: DeserializeOwned, R: Serialize>(
 
 /// Decodes a record of that format version; `what` names it in the error.
 pub fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8], what: &str) -> Result<T, EngineError> {
-    let corrupt = |reason: String| EngineError::Corrupt { what: what.into(), reason };
+    let (record, rest) = decode_front(version, bytes, what)?;
+    if rest.is_empty() { Ok(record) } else { Err(corrupt(what, format!("{} bytes too many", rest.len()))) }
+}
+
+/// As [`decode`], of a record that other bytes follow, which are given back.
+pub fn decode_front<'a, T: DeserializeOwned>(
+    version: u8,
+    bytes: &'a [u8],
+    what: &str,
+) -> Result<(T, &'a [u8]), EngineError> {
     match bytes.split_first() {
         Some((found, rest)) if *found == version => {
             let (record, read) = bincode::serde::decode_from_slice(rest, bincode::config::standard())
-                .map_err(|error| corrupt(error.to_string()))?;
-            if read == rest.len() { Ok(record) } else { Err(corrupt(format!("{} bytes too many", rest.len() - read))) }
+                .map_err(|error| corrupt(what, error.to_string()))?;
+            Ok((record, &rest[read..]))
         }
-        Some((found, _)) => Err(corrupt(format!("format version {found}, this build reads {version}"))),
-        None => Err(corrupt("it is empty".into())),
+        Some((found, _)) => Err(corrupt(what, format!("format version {found}, this build reads {version}"))),
+        None => Err(corrupt(what, "it is empty".into())),
     }
+}
+
+fn corrupt(what: &str, reason: String) -> EngineError {
+    EngineError::Corrupt { what: what.into(), reason }
 }

@@ -1,34 +1,35 @@
 //! The whole engine behind one handle: what the SQL layer and the HTTP layer call.
+//!
+//! * `rows`: what statements find and write; `reading`: snapshots, and look-ups in them;
+//! * `alter`, `jobs`, `storages`, `resume`: ALTER TABLE, flushes and compactions, storage locations, clients that come back.
 
 mod alter;
+mod jobs;
+mod reading;
 mod resume;
+mod rows;
 mod storages;
 
+pub use jobs::Unflushed;
+pub use reading::ReadSnapshot;
 pub use resume::{Resumed, Seen};
+pub use rows::{Committed, FoundRow, LookUp, Place, RowWrite};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow_schema::SchemaRef;
-use datafusion::catalog::TableProvider;
-use kalamdb_api::flush::{FlushJob, FlushReason};
-use serde::{Deserialize, Serialize};
-
 use crate::EngineError;
 use crate::catalog::{self, Catalog, CatalogChange};
-use crate::cold::{self, ColdSnapshot, ColdTier, PinnedCold};
+use crate::cold::ColdTier;
 use crate::commit::Committer;
 use crate::commit::clock::{Clock, SystemClock};
 use crate::config::EngineConfig;
-use crate::flush::{Flusher, Job, JobObserver};
-use crate::hot::snapshot::StoredKeys;
-use crate::hot::{Hot, HotRow, HotSnapshot, Key, RowKey, key, stream};
+use crate::flush::Flusher;
+use crate::hot::{Hot, Key, key, stream};
 use crate::observe::ChangeObserver;
-use crate::scan;
-use crate::schema::{SchemaVersion, Table, TableId, TableName, UserId};
+use crate::schema::{SchemaVersion, Table, TableId};
 use crate::seq::Seq;
-use crate::transaction::{Overlay, Transaction, TransactionLimits};
 use crate::value::{Row, Value};
 
 /// One database: RocksDB, the object store, the committer and the jobs. Cheap to clone.
@@ -46,117 +47,6 @@ struct Inner {
     closing: AtomicBool,
     /// Held by every commit of rows. An ALTER TABLE that writers outrun stops them with it for its last look at the rows.
     writes: tokio::sync::RwLock<()>,
-}
-
-/// A consistent view of every table: one RocksDB snapshot, and the version of each cold table that it names.
-#[derive(Clone)]
-pub struct ReadSnapshot {
-    hot: HotSnapshot,
-    cold: PinnedCold,
-    /// Every commit of rows up to this one is seen.
-    seen_through: Seq,
-    /// What the transaction that reads has written itself.
-    overlay: Option<Arc<Overlay>>,
-}
-
-/// A live row, as a look-up found it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FoundRow {
-    /// The version's commit sequence.
-    pub seq: Seq,
-    /// The version's `_updated`, in microseconds since the Unix epoch.
-    pub updated: i64,
-    /// One value for each of the table's columns.
-    pub row: Row,
-    /// Where it lies in the cold tier; none for a hot row.
-    pub place: Option<Place>,
-}
-
-/// A row of a cold file.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Place {
-    /// The file's path below the table's folder.
-    pub file: Arc<str>,
-    /// The row's number in the file, from 0.
-    pub row: u64,
-}
-
-/// What a statement read of one key before it writes it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum LookUp {
-    /// The key was looked up in a snapshot.
-    Read {
-        /// What lives there.
-        found: Option<FoundRow>,
-        /// The cold version that was looked in.
-        cold_version: i64,
-        /// Where the hot tier had no version of the key, not even a tombstone: every commit up to this one was seen.
-        unwritten_through: Option<Seq>,
-    },
-    /// The statement generated the key from the `_seq` clock itself: nothing can live there.
-    Generated,
-}
-
-/// One row of a commit. Within a commit each key stands once.
-#[derive(Debug, Clone)]
-pub struct RowWrite {
-    /// The table, as the statement saw it.
-    pub table: Arc<Table>,
-    /// Whose row it is, in per-user tables.
-    pub user: Option<UserId>,
-    /// The encoded primary key, without table and user: [`Engine::key`]. Empty for a new row of a stream table without primary key.
-    pub key: Key,
-    /// What was read.
-    pub look_up: LookUp,
-    /// The new row; none deletes.
-    pub new: Option<Row>,
-}
-
-/// What was committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Committed {
-    /// The last sequence of the commit; its rows have consecutive ones in the order of the writes.
-    pub last_seq: Seq,
-    /// `_updated` of its rows, in microseconds since the Unix epoch.
-    pub updated: i64,
-}
-
-impl LookUp {
-    /// The row that lives there.
-    pub fn found(&self) -> Option<&FoundRow> {
-        match self {
-            Self::Read { found, .. } => found.as_ref(),
-            Self::Generated => None,
-        }
-    }
-
-    /// The version that lives there.
-    pub fn seq(&self) -> Option<Seq> {
-        self.found().map(|found| found.seq)
-    }
-}
-
-impl Committed {
-    /// The sequences of a commit of so many rows, in the order of its writes.
-    pub fn seqs(&self, rows: usize) -> Vec<Seq> {
-        let mut seqs: Vec<_> =
-            std::iter::successors(Some(self.last_seq), |seq| Some(seq.before())).take(rows).collect();
-        seqs.reverse();
-        seqs
-    }
-}
-
-/// Unflushed rows of one table.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Unflushed {
-    /// The table.
-    pub table: Arc<Table>,
-    /// Row versions above `flushed_through`.
-    pub rows: u64,
-    /// Their encoded size in bytes.
-    pub bytes: u64,
-    /// `_updated` of the oldest, in microseconds since the Unix epoch.
-    pub oldest: i64,
 }
 
 /// Whether writes would succeed now.
@@ -334,32 +224,6 @@ impl Engine {
         Ok(())
     }
 
-    /// A consistent view of everything that was acknowledged before the call.
-    pub fn snapshot(&self) -> ReadSnapshot {
-        // In this order: what is pinned after the RocksDB snapshot has the cold versions that the snapshot names.
-        let shared = self.inner.committer.shared();
-        let seen_through = shared.committed();
-        let hot = self.inner.hot.snapshot().at(shared.clock.moment());
-        ReadSnapshot { hot, cold: self.inner.cold.pin(), seen_through, overlay: None }
-    }
-
-    /// Begins a transaction over a consistent view of everything that was acknowledged before the call.
-    pub fn begin(&self, limits: TransactionLimits) -> Transaction {
-        Transaction::begin(self.clone(), limits)
-    }
-
-    /// The catalog, and a snapshot of the same moment: no row in it was written with a later schema, and every row of it holds to
-    /// the present one.
-    pub fn read(&self) -> (Arc<Catalog>, ReadSnapshot) {
-        loop {
-            let catalog = self.catalog();
-            let snapshot = self.snapshot();
-            if Arc::ptr_eq(&catalog, &self.catalog()) {
-                return (catalog, snapshot);
-            }
-        }
-    }
-
     /// The encoded primary key of a row of the table.
     pub fn key(table: &Table, row: &Row) -> Result<Key, EngineError> {
         key::key_of_row(table, row)
@@ -399,61 +263,6 @@ impl Engine {
         self.inner.committer.shared().clock.id()
     }
 
-    /// Begins a flush job, or answers with the one that has this id already (then `false`).
-    pub async fn start_flush(
-        &self,
-        id: &str,
-        table: &TableName,
-        reason: FlushReason,
-    ) -> Result<(FlushJob, bool), EngineError> {
-        self.inner.flusher.start_flush(id, table, reason)
-    }
-
-    /// The flush job of that id.
-    pub fn flush_job(&self, id: &str) -> Option<FlushJob> {
-        self.inner.flusher.flush_job(id)
-    }
-
-    /// All flush jobs that are remembered, newest first.
-    pub fn flush_jobs(&self) -> Vec<FlushJob> {
-        self.inner.flusher.flush_jobs()
-    }
-
-    /// Begins a compaction job of all that one job may merge, or answers with the job that has this id already (then `false`).
-    pub async fn start_compaction(
-        &self,
-        id: &str,
-        table: &TableName,
-        reason: FlushReason,
-    ) -> Result<(FlushJob, bool), EngineError> {
-        self.inner.flusher.start_compaction(id, table, reason)
-    }
-
-    /// Whether a compaction would change anything of the table.
-    pub async fn is_compactable(&self, table: &TableName) -> Result<bool, EngineError> {
-        self.inner.flusher.is_compactable(table).await
-    }
-
-    /// Calls off a job that waits; one that runs can't be.
-    pub fn cancel_job(&self, id: &str) -> Result<(), EngineError> {
-        self.inner.flusher.cancel(id)
-    }
-
-    /// All jobs that are remembered, newest first.
-    pub fn jobs(&self) -> Vec<Job> {
-        self.inner.flusher.jobs()
-    }
-
-    /// Tells the engine that an outside scheduler is alive, which keeps its own safety net at rest.
-    pub fn scheduler_seen(&self) {
-        self.inner.flusher.scheduler_seen()
-    }
-
-    /// Tables that have unflushed rows, the most urgent first.
-    pub fn unflushed(&self) -> Vec<Unflushed> {
-        self.inner.flusher.unflushed()
-    }
-
     /// From now on `observer` is told of each change of the catalog and of the jobs: after it can be read, before it is acknowledged.
     pub fn observe_changes(&self, observer: ChangeObserver) {
         self.inner.committer.shared().observing.set(Arc::clone(&observer));
@@ -463,11 +272,6 @@ impl Engine {
     /// A version of a table as it is stored; none of a table that was dropped.
     pub fn stored_table(&self, table: TableId, version: SchemaVersion) -> Result<Option<Table>, EngineError> {
         catalog::stored_table(&self.inner.hot, table, version)
-    }
-
-    /// From now on `observer` is told of each job that ends well: its kind, the table, and how long it took.
-    pub fn observe_jobs(&self, observer: JobObserver) {
-        self.inner.flusher.observe(observer);
     }
 
     /// Why the object store can't be used now, for people; none where it can. Writes and reads of hot rows go on without it.
@@ -486,122 +290,3 @@ impl Engine {
         StorageSizes { column_families: self.inner.hot.sizes(), disk_used: disk.used, disk_free: disk.free }
     }
 }
-
-impl ReadSnapshot {
-    pub(crate) fn with_overlay(self, overlay: Arc<Overlay>) -> Self {
-        Self { overlay: Some(overlay), ..self }
-    }
-
-    /// When it was taken, by the database's own time, in microseconds since the Unix epoch: rows of stream tables expire by it.
-    pub fn read_at(&self) -> i64 {
-        self.hot.moment().now
-    }
-
-    /// Looks the keys up, first in what the transaction has written, then hot, then cold, in this snapshot; answers in the order of
-    /// the keys. Every answer is a [`LookUp::Read`].
-    pub async fn look_up(
-        &self,
-        table: &Arc<Table>,
-        user: Option<&UserId>,
-        keys: &[Key],
-    ) -> Result<Vec<LookUp>, EngineError> {
-        let Some(overlay) = &self.overlay else { return self.look_up_committed(table, user, keys).await };
-        Overlay::check(table)?;
-        let written = overlay.found(table, user, keys);
-        let others: Vec<Key> =
-            keys.iter().zip(&written).filter(|(_, written)| written.is_none()).map(|(key, _)| key.clone()).collect();
-        let mut committed = self.look_up_committed(table, user, &others).await?.into_iter();
-        let cold_version = self.hot.tier(table.id)?.cold_version;
-        let look_up = |written: Option<Option<FoundRow>>| match written {
-            Some(found) => LookUp::Read { found, cold_version, unwritten_through: None },
-            None => committed.next().expect("every other key was looked up"),
-        };
-        Ok(written.into_iter().map(look_up).collect())
-    }
-
-    async fn look_up_committed(
-        &self,
-        table: &Arc<Table>,
-        user: Option<&UserId>,
-        keys: &[Key],
-    ) -> Result<Vec<LookUp>, EngineError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let cold_version = self.hot.tier(table.id)?.cold_version;
-        let hot = self.hot_rows(table, user, keys).await?;
-        // A key with a hot version, be it a tombstone, lives nowhere else; one without is masked nowhere.
-        let elsewhere: Vec<_> = hot.iter().enumerate().filter(|(_, hot)| hot.is_none()).map(|(at, _)| at).collect();
-        let read = |hot: Option<HotRow>| LookUp::Read {
-            unwritten_through: hot.is_none().then_some(self.seen_through),
-            found: hot.and_then(FoundRow::of_hot),
-            cold_version,
-        };
-        let mut look_ups: Vec<_> = hot.into_iter().map(read).collect();
-        if cold_version >= 0 && !elsewhere.is_empty() {
-            let keys = elsewhere.iter().map(|at| RowKey { user: user.cloned(), key: keys[*at].clone() });
-            let snapshot = self.cold.at(table, cold_version).await?;
-            let rows = cold::look_up(self.cold.tier(), &snapshot, table, &keys.collect::<Vec<_>>()).await?;
-            for (at, row) in elsewhere.into_iter().zip(rows) {
-                if let LookUp::Read { found, .. } = &mut look_ups[at] {
-                    *found = row;
-                }
-            }
-        }
-        Ok(look_ups)
-    }
-
-    /// Few keys are read in place, many on a blocking thread.
-    async fn hot_rows(
-        &self,
-        table: &Arc<Table>,
-        user: Option<&UserId>,
-        keys: &[Key],
-    ) -> Result<Vec<Option<HotRow>>, EngineError> {
-        if keys.len() <= INLINE_KEYS {
-            return self.hot.rows_at(table, user, keys);
-        }
-        let stored = StoredKeys::new(table, user, keys);
-        if self.hot.has_nothing_at(table, &stored)? {
-            return Ok(vec![None; keys.len()]);
-        }
-        let (hot, table) = (self.hot.clone(), table.clone());
-        let read = move || hot.rows_at_stored(&table, &stored);
-        tokio::task::spawn_blocking(read).await.expect("reading rows does not panic")
-    }
-
-    /// The cold version of the table that this snapshot reads, for those who show it; none for a table without one.
-    pub async fn cold_version(&self, table: &Arc<Table>) -> Result<Option<Arc<ColdSnapshot>>, EngineError> {
-        let version = self.hot.tier(table.id)?.cold_version;
-        if version < 0 {
-            return Ok(None);
-        }
-        self.cold.at(table, version).await.map(Some)
-    }
-
-    /// DataFusion's view of the table in this snapshot, with [`Table::sql_schema`]; of a per-user table only that user's rows.
-    pub fn provider(&self, table: &Arc<Table>, user: Option<&UserId>) -> Arc<dyn TableProvider> {
-        self.provider_with(table, table.sql_schema(), user)
-    }
-
-    /// As [`ReadSnapshot::provider`], for who has the table's [`Table::sql_schema`] already.
-    pub fn provider_with(
-        &self,
-        table: &Arc<Table>,
-        schema: SchemaRef,
-        user: Option<&UserId>,
-    ) -> Arc<dyn TableProvider> {
-        let user = user.cloned();
-        scan::provider(self.hot.clone(), self.cold.clone(), table.clone(), schema, user, self.overlay.clone())
-    }
-}
-
-impl FoundRow {
-    /// A hot row; none for a tombstone.
-    fn of_hot(hot: HotRow) -> Option<Self> {
-        Some(Self { seq: hot.seq, updated: hot.updated, row: hot.row?, place: None })
-    }
-}
-
-/// Point reads of up to so many keys run on the calling thread.
-const INLINE_KEYS: usize = 16;

@@ -1,9 +1,8 @@
-//! A row set as bytes: one bincode record, in which the rows are an Arrow IPC stream.
+//! A row set as bytes: its columns as a bincode record, and behind it the rows as an Arrow IPC stream, which is read where it lies.
 
-use std::sync::Arc;
-
+use arrow::buffer::Buffer;
 use arrow::datatypes::Schema;
-use arrow::ipc::reader::StreamReader;
+use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use kalamdb_engine::codec;
 use serde::{Deserialize, Serialize};
@@ -16,14 +15,7 @@ const FORMAT: u8 = 1;
 
 /// The encoded rows; cheap to clone.
 #[derive(Clone)]
-pub(super) struct EncodedRows(Arc<[u8]>);
-
-#[derive(Serialize, Deserialize)]
-struct Record {
-    columns: Vec<Column>,
-    /// The IPC stream; empty where there is no batch.
-    rows: Vec<u8>,
-}
+pub(super) struct EncodedRows(Buffer);
 
 #[derive(Serialize, Deserialize)]
 struct Column {
@@ -40,19 +32,19 @@ impl EncodedRows {
             data_type: column.data_type.to_string(),
             flags: column.flags.iter().map(|flag| (*flag).to_owned()).collect(),
         };
-        let mut bytes = Vec::new();
+        let columns: Vec<Column> = rows.columns.iter().map(column).collect();
+        let mut bytes = codec::encode(FORMAT, &columns);
         if let Some(first) = rows.batches.first() {
             let schema: &Schema = &first.schema();
             let mut writer = StreamWriter::try_new(&mut bytes, schema).map_err(failed)?;
             rows.batches.iter().try_for_each(|batch| writer.write(batch)).map_err(failed)?;
             writer.finish().map_err(failed)?;
         }
-        let record = Record { columns: rows.columns.iter().map(column).collect(), rows: bytes };
-        Ok(Self(codec::encode(FORMAT, &record).into()))
+        Ok(Self(bytes.into()))
     }
 
     pub(super) fn decode(&self) -> Result<RowSet, SqlError> {
-        let record: Record = codec::decode(FORMAT, &self.0, "a cached result")?;
+        let (columns, rows) = codec::decode_front::<Vec<Column>>(FORMAT, &self.0, "a cached result")?;
         let column = |column: Column| {
             Ok(ResultColumn {
                 name: column.name,
@@ -60,12 +52,14 @@ impl EncodedRows {
                 flags: column.flags.iter().filter_map(|flag| known(flag)).collect(),
             })
         };
-        let columns = record.columns.into_iter().map(column).collect::<Result<_, SqlError>>()?;
-        if record.rows.is_empty() {
-            return Ok(RowSet { columns, batches: Vec::new() });
+        let columns = columns.into_iter().map(column).collect::<Result<_, SqlError>>()?;
+        let (mut rows, mut decoder) = (self.0.slice(self.0.len() - rows.len()), StreamDecoder::new());
+        let mut batches = Vec::new();
+        while !rows.is_empty() {
+            batches.extend(decoder.decode(&mut rows).map_err(failed)?);
         }
-        let reader = StreamReader::try_new(record.rows.as_slice(), None).map_err(failed)?;
-        Ok(RowSet { columns, batches: reader.collect::<Result<_, _>>().map_err(failed)? })
+        decoder.finish().map_err(failed)?;
+        Ok(RowSet { columns, batches })
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -143,12 +143,6 @@ impl Statements {
     async fn read(&self, query: &ast::Query, scope: &Scope<'_>) -> Result<Reading, SqlError> {
         // Before anything else is looked at: what is kept under these epochs is no older than they are.
         let epochs = self.caches.as_ref().filter(|_| scope.transaction.is_none()).map(|caches| caches.queries.epochs());
-        let relations = self.relations(scope);
-        if self.takes_shortcuts()
-            && let Some(read) = route::point_read(query, &relations.catalog, scope.namespace, scope.parameters)?
-        {
-            return self.read_point(read, &relations).await.map(Reading::Known);
-        }
         let key = epochs.and_then(|epochs| {
             let kinds = Kind::all_of(query, scope.namespace)?;
             Some(QueryKey::new(scope.text, scope.parameters, scope.namespace, scope.identity, &kinds, &epochs))
@@ -157,6 +151,12 @@ impl Statements {
             && let Some(rows) = caches.queries.get(key)?
         {
             return Ok(Reading::Known(rows));
+        }
+        let relations = self.relations(scope);
+        if self.takes_shortcuts()
+            && let Some(read) = route::point_read(query, &relations.catalog, scope.namespace, scope.parameters)?
+        {
+            return self.read_point(read, &relations).await.map(Reading::Known);
         }
         let mut query = query.clone();
         wildcard::write_out(&mut query, &relations.catalog, scope.namespace, Hidden::Updated);
