@@ -30,6 +30,7 @@ use crate::bind::{names, value};
 use crate::parse::{Statement, parse_batch};
 use crate::relations::Relations;
 use crate::route::Target;
+use crate::wildcard::{self, Hidden};
 use crate::{ErrorCode, SqlError, rows};
 
 /// `SET column = expression`.
@@ -186,7 +187,7 @@ impl Statements {
             alias: Ident::with_quote('"', format!("_set_{at}")),
         }));
         let selection = update.selection.as_ref().map(|selection| of_live_rows(selection, &update.table));
-        let query = select(items, update.table.clone(), selection);
+        let query = select(items, update.table.clone(), selection, relations, scope)?;
         let found = self.run_planned(query, relations, scope).await?;
         let (mut keys, mut new_rows) = (Vec::new(), Vec::new());
         for batch in &found.batches {
@@ -232,7 +233,8 @@ impl Statements {
             _ => positions.iter().map(|place| own[*place].clone()).collect(),
         };
         let selection = selection.map(|selection| of_live_rows(selection, from));
-        let found = self.run_planned(select(items, from.clone(), selection), relations, scope).await?;
+        let query = select(items, from.clone(), selection, relations, scope)?;
+        let found = self.run_planned(query, relations, scope).await?;
         let mut keys = Vec::new();
         if positions.is_empty() {
             let seqs =
@@ -396,7 +398,13 @@ impl Visitor for NamesDeleted {
 }
 
 /// `SELECT items FROM table WHERE selection`, made of parsed pieces.
-fn select(items: Vec<SelectItem>, from: TableWithJoins, selection: Option<Expr>) -> ast::Statement {
+fn select(
+    items: Vec<SelectItem>,
+    from: TableWithJoins,
+    selection: Option<Expr>,
+    relations: &Relations,
+    scope: &Scope<'_>,
+) -> Result<ast::Statement, SqlError> {
     let template = parse_batch("SELECT 1").expect("the template is SQL").remove(0).statement;
     let Statement::Query(mut query) = template else { unreachable!("the template is a query") };
     if let SetExpr::Select(select) = query.body.as_mut() {
@@ -404,7 +412,8 @@ fn select(items: Vec<SelectItem>, from: TableWithJoins, selection: Option<Expr>)
         select.from = vec![from];
         select.selection = selection;
     }
-    ast::Statement::Query(query)
+    wildcard::write_out(&mut query, &relations.catalog, scope.namespace, Hidden::Updated)?;
+    Ok(ast::Statement::Query(query))
 }
 
 /// The table's own columns, qualified as the statement calls the table.

@@ -126,7 +126,7 @@ impl Statements {
         if let SetExpr::Values(values) = source.body.as_mut() {
             defaults = take_defaults(values);
         } else {
-            wildcard::write_out(&mut source, &relations.catalog, scope.namespace, Hidden::System);
+            wildcard::write_out(&mut source, &relations.catalog, scope.namespace, Hidden::System)?;
         }
         let found = self.run_planned(ast::Statement::Query(Box::new(source)), relations, scope).await?;
         if found.columns.len() != places.len() {

@@ -159,7 +159,7 @@ impl Statements {
             return Ok(Reading::Known(rows));
         }
         let mut query = query.clone();
-        wildcard::write_out(&mut query, &relations.catalog, scope.namespace, Hidden::Updated);
+        wildcard::write_out(&mut query, &relations.catalog, scope.namespace, Hidden::Updated)?;
         let session = self.planner.session(&relations, scope.namespace)?;
         Ok(Reading::Select(Box::new(Select {
             task: self.planner.task(&session),
@@ -179,7 +179,7 @@ impl Statements {
         if let ast::Statement::Explain { statement, .. } = &mut explain
             && let ast::Statement::Query(query) = statement.as_mut()
         {
-            wildcard::write_out(query, &relations.catalog, scope.namespace, Hidden::Updated);
+            wildcard::write_out(query, &relations.catalog, scope.namespace, Hidden::Updated)?;
         }
         self.run_planned(explain, &relations, scope).await.map(Outcome::Rows)
     }
