@@ -25,7 +25,7 @@ use super::insert::{KnownStamp, stamps_of};
 use super::returning::Returning;
 use super::{Outcome, Scope, Statements, write};
 use crate::authorize::{self, Access};
-use crate::bind::literal::literal_of;
+use crate::bind::literal::{Literal, literal_of};
 use crate::bind::{names, value};
 use crate::parse::{Statement, parse_batch};
 use crate::relations::Relations;
@@ -182,7 +182,12 @@ impl Statements {
     ) -> Result<Vec<Change>, SqlError> {
         let table = &target.table;
         let mut items = own_columns(table, &update.table);
-        items.extend(assignments.iter().enumerate().map(|(at, assignment)| SelectItem::ExprWithAlias {
+        // Literals are no matter of DataFusion's, in which a number has fewer digits than a DECIMAL.
+        let literals = assignments.iter().map(|assignment| literal_of(assignment.value, scope.parameters));
+        let literals: Vec<Option<Literal>> = literals.collect::<Result<_, _>>()?;
+        let computed = assignments.iter().zip(&literals).filter(|(_, literal)| literal.is_none());
+        let computed: Vec<&Assignment<'_>> = computed.map(|(assignment, _)| assignment).collect();
+        items.extend(computed.iter().enumerate().map(|(at, assignment)| SelectItem::ExprWithAlias {
             expr: assignment.value.clone(),
             alias: Ident::with_quote('"', format!("_set_{at}")),
         }));
@@ -201,8 +206,13 @@ impl Statements {
                 let old: Row = columns.iter().map(|column| column[at].clone()).collect();
                 keys.push(Engine::key(table, &old)?);
             }
-            for (array, assignment) in set.iter().zip(assignments) {
+            for (array, assignment) in set.iter().zip(&computed) {
                 columns[assignment.place] = rows::values_of(array, &table.columns[assignment.place])?;
+            }
+            for (assignment, literal) in assignments.iter().zip(&literals) {
+                let Some(literal) = literal.as_ref().filter(|_| batch.num_rows() > 0) else { continue };
+                let value = value::from_literal(literal, &table.columns[assignment.place])?;
+                columns[assignment.place] = vec![value; batch.num_rows()];
             }
             let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
             new_rows
