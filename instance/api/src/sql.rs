@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
 /// The path of the SQL endpoint.
 pub const SQL_PATH: &str = "/v1/api/sql";
@@ -9,13 +10,13 @@ pub const SQL_PATH: &str = "/v1/api/sql";
 pub const LOGIN_PATH: &str = "/v1/api/auth/login";
 
 /// One statement, or several separated by `;`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SqlRequest {
     /// The text.
     pub sql: String,
-    /// Values of `$1`, `$2`, …: scalars only.
+    /// Values of `$1`, `$2`, …: scalars only. By their text, so that numbers keep all their digits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub params: Vec<Json>,
+    pub params: Vec<Box<RawValue>>,
     /// The namespace of unqualified names; `default` where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_id: Option<String>,

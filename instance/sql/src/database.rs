@@ -10,7 +10,7 @@ use kalamdb_engine::Engine;
 use kalamdb_engine::catalog::Role;
 use kalamdb_engine::engine::RowWrite;
 use kalamdb_engine::schema::UserId;
-use serde_json::Value as Json;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::bind::literal::Parameters;
@@ -45,8 +45,8 @@ pub struct Identity {
 pub struct Request {
     /// One statement, or several separated by `;`.
     pub sql: String,
-    /// Values of `$1`, `$2`, …
-    pub parameters: Vec<Json>,
+    /// Values of `$1`, `$2`, …, as JSON.
+    pub parameters: Vec<Box<RawValue>>,
     /// The namespace of unqualified names.
     pub namespace: Option<String>,
     /// Where the client can subscribe to live queries, as a URL.
@@ -129,7 +129,7 @@ impl Database {
             let text = "parameters can't be given to several statements at once: send them one by one";
             return Err(SqlError::new(ErrorCode::ParamsWithBatch, text));
         }
-        let parameters = Parameters::new(request.parameters)?;
+        let parameters = Parameters::new(&request.parameters)?;
         let namespace = request.namespace.map_or_else(|| DEFAULT_NAMESPACE.to_owned(), |name| name.to_lowercase());
         self.authorize_all(&batch, &namespace, identity)?;
         transaction::check(&batch)?;

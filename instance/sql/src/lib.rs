@@ -10,6 +10,9 @@
 //! [`cache`] holds what statements need not find out again, and [`prepared`] is how a plan serves many of them. [`stream`] and [`format`] give
 //! results of any size away in pieces, [`load`] takes rows in. [`running`] knows what runs now, [`memory`] what it may hold.
 //!
+//! [`wildcard`], [`flag`], [`uuids`] and [`quantified`] put right what DataFusion would understand in another way; [`sql_types`] and [`lineage`]
+//! tell what a column of a result is.
+//!
 //! [`relations`] shows tables, `system` and `information_schema` to DataFusion, of one snapshot and for one user; [`reply`] turns
 //! results into the cells of the public protocol.
 
@@ -21,6 +24,7 @@ pub mod config;
 pub mod database;
 pub mod error;
 pub mod execute;
+pub mod flag;
 pub mod format;
 pub mod functions;
 pub mod lineage;
@@ -37,8 +41,10 @@ pub mod reply;
 pub mod route;
 pub mod rows;
 pub mod running;
+pub mod sql_types;
 pub mod stream;
 pub mod transaction;
+pub mod uuids;
 pub mod wildcard;
 
 pub use config::SqlConfig;

@@ -21,7 +21,8 @@ use crate::bind::sql_type::ColumnTypes;
 use crate::memory::{QueryMemory, TotalMemory};
 use crate::parse::STACK_BYTES;
 use crate::relations::Relations;
-use crate::{ErrorCode, SqlError, functions, quantified};
+use crate::sql_types::Tables;
+use crate::{ErrorCode, SqlError, flag, functions, quantified, uuids};
 
 /// How many of the greediest operators an error names when memory runs out.
 const NAMED_CONSUMERS: usize = 3;
@@ -163,8 +164,9 @@ pub async fn plan(
     session: &SessionState,
     statement: ast::Statement,
     parameters: &Parameters,
+    tables: Tables<'_>,
 ) -> Result<LogicalPlan, SqlError> {
-    let plan = plan_with_placeholders(session, statement, parameters).await?;
+    let plan = plan_with_placeholders(session, statement, parameters, tables).await?;
     Ok(plan.with_param_values(parameters.scalars())?)
 }
 
@@ -173,6 +175,7 @@ pub async fn plan_with_placeholders(
     session: &SessionState,
     mut statement: ast::Statement,
     parameters: &Parameters,
+    tables: Tables<'_>,
 ) -> Result<LogicalPlan, SqlError> {
     quantified::qualify(&mut statement);
     let statement = DataFusionStatement::Statement(Box::new(statement));
@@ -182,5 +185,6 @@ pub async fn plan_with_placeholders(
     for placeholder in plan.get_parameter_names()? {
         parameters.get(&placeholder)?;
     }
-    Ok(plan)
+    flag::check(&plan)?;
+    Ok(uuids::normalise(plan, tables)?)
 }

@@ -26,6 +26,7 @@ use kalamdb_engine::schema::{SchemaVersion, TableId, TableName};
 use crate::bind::literal::Parameters;
 use crate::execute::{ResultColumn, result_columns};
 use crate::relations::Relations;
+use crate::sql_types::Tables;
 use crate::{SqlError, planner};
 
 /// The plan, and what it was made with.
@@ -45,13 +46,14 @@ impl Prepared {
         relations: &Relations,
         namespace: &str,
     ) -> Result<Option<Self>, SqlError> {
-        let plan = planner::plan_with_placeholders(session, statement, parameters).await?;
+        let tables = Tables::new(&relations.catalog, namespace);
+        let plan = planner::plan_with_placeholders(session, statement, parameters, tables).await?;
         let plan = with_types(plan, parameters)?;
         let volatility = volatility(&plan)?;
         if volatility == Volatility::Stable || !has_only_names(&plan, !parameters.is_empty())? {
             return Ok(None);
         }
-        let columns = result_columns(&plan, &relations.catalog, namespace);
+        let columns = result_columns(&plan, tables);
         // Before it is optimised: a table that no row is read of still decides what `*` means.
         let tables = named(&plan)?.into_iter().filter_map(|name| {
             let table = relations.catalog.tables.get(&name)?;

@@ -264,11 +264,8 @@ fn key_value(literal: &Literal, sql_type: SqlType) -> Option<Value> {
             value::convert(literal, sql_type).ok()
         }
         (Literal::Text(_), SqlType::Timestamp | SqlType::DateTime) => value::convert(literal, sql_type).ok(),
-        // DataFusion compares the texts: one that is written in another way is not equal to it.
-        (Literal::Text(text), SqlType::Uuid) => match value::convert(literal, sql_type).ok() {
-            Some(Value::Uuid(uuid)) if uuid.hyphenated().to_string() == *text => Some(Value::Uuid(uuid)),
-            _ => None,
-        },
+        // A text that is no UUID equals none.
+        (Literal::Text(_), SqlType::Uuid) => value::convert(literal, sql_type).ok(),
         _ => None,
     }
 }

@@ -1,6 +1,8 @@
 //! Bad requests, and bounds of statements. What is wrong with a statement itself is tested in `tests/slt`.
 
-use anyhow::Result;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::server::{Folder, Server};
@@ -42,5 +44,31 @@ async fn statements_have_bounds() -> Result<()> {
     let endless = "SELECT count(*) FROM generate_series(1, 30000000000) WHERE value % 7 = 8";
     let answer = server.try_sql(endless).await?;
     assert_eq!(answer.body["error"]["code"], "STATEMENT_TIMEOUT", "{}", answer.body);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_others_overtake_ends_with_a_conflict() -> Result<()> {
+    let server = Arc::new(Server::start_in(Folder::new()?.with("KALAMDB_SQL_COMMIT_ATTEMPTS", "1")).await?);
+    server.sql("CREATE TABLE t (id INT PRIMARY KEY, n BIGINT)").await?;
+    server.sql("INSERT INTO t VALUES (1, 0)").await?;
+    let (mut updated, mut overtaken) = (0, 0);
+    while overtaken == 0 {
+        let writers = (0..8).map(|_| {
+            let server = Arc::clone(&server);
+            tokio::spawn(async move { server.try_sql("UPDATE t SET n = n + 1 WHERE id = 1").await })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            let answer = writer.await??;
+            if answer.status == 200 {
+                updated += 1;
+            } else {
+                answer.assert_refused("UPDATE", 409, "CONFLICT", "others changed the same rows");
+                overtaken += 1;
+            }
+        }
+        ensure!(updated < 10_000, "no writer was ever overtaken");
+    }
+    assert_eq!(server.rows("SELECT n FROM t").await?, json!([[updated.to_string()]]));
     Ok(())
 }

@@ -179,3 +179,37 @@ async fn what_was_read_can_be_loaded_again_and_pieces_have_their_bounds() -> Res
     assert_eq!(server.rows("SELECT count(*) FROM json").await?, json!([["2"]]));
     Ok(())
 }
+
+#[tokio::test]
+async fn numbers_of_json_keep_all_their_digits() -> Result<()> {
+    let server = Server::start().await?;
+    server
+        .sql("CREATE TABLE t (id INT PRIMARY KEY, l BIGINT, m DECIMAL(38, 10), j JSON, y BYTES, e EMBEDDING(2))")
+        .await?;
+    let line = "{\"id\":1,\"l\":9007199254740993,\"m\":-1234567890123456789012345678.0123456789,\
+                \"j\":{\"n\":12345678901234567890.123456789},\"y\":[0,255],\"e\":[0.1,2]}\n";
+    let (status, report) = load(&server, "default/t/rows", NDJSON, line).await?;
+    assert_eq!((status, figures(&report)), (200, [1, 1, 0, 0, 0]), "{report}");
+    let digits = "\"9007199254740993\",\"-1234567890123456789012345678.0123456789\"";
+    let row = server.rows("SELECT l, m, j, y, e FROM t").await?;
+    let rest = "\"{\\\"n\\\":12345678901234567890.123456789}\",[0,255],[0.1,2.0]";
+    assert_eq!(row.to_string(), format!("[[{digits},{rest}]]"));
+
+    // The bodies are texts: a number of `json!` would have lost the digits already.
+    let numbers = "9007199254740993,-1234567890123456789012345678.0123456789";
+    let bodies = [
+        format!("{{\"sql\":\"INSERT INTO t (id, l, m) VALUES (2, $1, $2)\",\"params\":[{numbers}]}}"),
+        format!("{{\"sql\":\"INSERT INTO t (id, l, m) VALUES (1 + 2, $1, $2)\",\"params\":[{numbers}]}}"),
+        format!("{{\"sql\":\"UPDATE t SET l = $1, m = $2 WHERE id + 0 = 3\",\"params\":[{numbers}]}}"),
+        format!("{{\"sql\":\"UPDATE t SET l = $1, m = $2 WHERE id = 3\",\"params\":[{numbers}]}}"),
+    ];
+    for body in bodies {
+        let request = server.http.post(format!("{}/v1/api/sql", server.url)).bearer_auth(&server.token);
+        let response = request.header("content-type", "application/json").body(body.clone()).send().await?;
+        assert_eq!(response.status(), 200, "{body}");
+        let rows = server.rows("SELECT l, m FROM t WHERE id > 1").await?;
+        assert_eq!(rows.as_array().unwrap().last().unwrap().to_string(), format!("[{digits}]"), "{body}");
+        server.sql("UPDATE t SET l = 0, m = 0 WHERE id > 1").await?;
+    }
+    Ok(())
+}

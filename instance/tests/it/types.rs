@@ -1,7 +1,7 @@
 //! Values of every type come back as the protocol writes them.
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::server::Server;
 
@@ -288,6 +288,50 @@ async fn every_reply_names_types_that_clients_know() -> Result<()> {
         let columns = result["schema"].as_array().unwrap();
         let unknown: Vec<_> = columns.iter().filter(|column| !known(&column["data_type"])).collect();
         assert!(!columns.is_empty() && unknown.is_empty(), "{sql}: {unknown:?}");
+    }
+    Ok(())
+}
+
+/// The types of the columns of what the query answers.
+async fn types_of(server: &Server, sql: &str) -> Result<Vec<Value>> {
+    let result = server.sql(sql).await?;
+    let columns = result["schema"].as_array().cloned().unwrap_or_default();
+    Ok(columns.iter().map(|column| column["data_type"].clone()).collect())
+}
+
+#[tokio::test]
+async fn types_stay_where_values_do() -> Result<()> {
+    let server = Server::start().await?;
+    server.sql("CREATE TABLE t (id INT PRIMARY KEY, d DATETIME, u UUID, j JSON, f FILE, ts TIMESTAMP, s TEXT)").await?;
+    server.sql("INSERT INTO t VALUES (1, '2024-01-01', '01920000-0000-7000-8000-000000000001', '{}', '{\"id\": \"f\"}', 5, 's')").await?;
+    let kept = [
+        "SELECT d AS a, u AS b, j AS c, f AS e FROM t",
+        "SELECT x.* EXCLUDE (id) FROM (SELECT id, d, u, j, f FROM t) x",
+        "WITH x AS (SELECT d, u, j, f FROM t), y AS (SELECT * FROM x) SELECT * FROM y WHERE d IS NOT NULL",
+        "SELECT d, u, j, f FROM t UNION ALL SELECT d, u, j, f FROM t WHERE id = 2",
+        "SELECT d, u, j, f FROM t UNION SELECT NULL, NULL, NULL, NULL",
+        "SELECT d, u, j, f FROM t INTERSECT SELECT d, u, j, f FROM t",
+        "SELECT min(d), max(u), min(j), max(f) FROM t",
+        "SELECT first_value(d), last_value(u), min(j) AS m, max(f) FROM t GROUP BY id",
+        "SELECT d, u, j, f FROM t GROUP BY d, u, j, f",
+        "SELECT coalesce(d, d), nvl(u, NULL), nullif(j, 'x'), greatest(f, f) FROM t",
+        "SELECT CASE WHEN id = 1 THEN d END, CASE id WHEN 1 THEN u ELSE u END, CASE WHEN true THEN j ELSE NULL END, f FROM t",
+        "SELECT lag(d) OVER (ORDER BY id), lead(u) OVER (ORDER BY id), max(j) OVER (), first_value(f) OVER () FROM t",
+        "SELECT (SELECT max(d) FROM t), (SELECT u FROM t), (SELECT j FROM t), (SELECT f FROM t)",
+        "SELECT a.d, b.u, a.j, b.f FROM t a LEFT JOIN t b ON a.id = b.id + 1",
+        "SELECT DISTINCT d, u, j, f FROM t ORDER BY 1 LIMIT 1",
+    ];
+    for sql in kept {
+        assert_eq!(types_of(&server, sql).await?, ["DateTime", "Uuid", "Json", "File"], "{sql}");
+    }
+    let changed = [
+        "SELECT coalesce(d, ts), coalesce(u, s), coalesce(j, f), lower(u) FROM t",
+        "SELECT d, u, j, f FROM t UNION ALL SELECT ts, s, s, s FROM t",
+        "SELECT CASE WHEN id = 1 THEN d ELSE ts END, CASE WHEN id = 1 THEN u ELSE 'none' END, j || '', f::TEXT FROM t",
+        "SELECT max(ts), max(s), min(u || ''), string_agg(j, ',') FROM t",
+    ];
+    for sql in changed {
+        assert_eq!(types_of(&server, sql).await?, ["Timestamp", "Text", "Text", "Text"], "{sql}");
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use roaring::RoaringTreemap;
 
 use super::cold::{self, Chosen, VisibleFile, external};
 use super::columns::ScanColumns;
-use super::deleted;
+use super::deleted::{self, Wanted};
 use super::hot::HotRows;
 use super::key_bounds::key_bounds;
 use crate::EngineError;
@@ -149,17 +149,13 @@ impl KalamTable {
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, [], false, limit)?))
     }
 
-    /// Rows that were deleted, where the filters let nothing else pass.
-    async fn deleted_plan(&self, projection: &[usize], filters: &[Expr]) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-        if self.all_users || !deleted::asks_for_deleted(filters) {
-            return Ok(None);
-        }
+    /// Rows that were deleted.
+    async fn deleted_plan(&self, projection: &[usize]) -> Result<Arc<dyn ExecutionPlan>> {
         let (hot, table, user, wanted) = (self.hot.clone(), self.table.clone(), self.user.clone(), projection.to_vec());
         let read = tokio::task::spawn_blocking(move || deleted::read(&hot, &table, user.as_ref(), &wanted));
         let read = read.await.map_err(|error| datafusion::error::DataFusionError::ExecutionJoin(Box::new(error)))?;
         let schema = Arc::new(self.schema.project(projection)?);
-        let plan: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[read.map_err(external)?], schema, None)?;
-        Ok(Some(plan))
+        Ok(MemorySourceConfig::try_new_exec(&[read.map_err(external)?], schema, None)?)
     }
 }
 
@@ -205,16 +201,22 @@ impl TableProvider for KalamTable {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         // Filters are inexact here, so that a limit is only ours to apply where there are none.
         let limit = limit.filter(|_| filters.is_empty());
-        if let Some(deleted) = self.deleted_plan(&projection, filters).await? {
-            return Ok(deleted);
+        let wanted = Wanted::by(filters);
+        let deleted = match wanted.deleted && !self.all_users {
+            true => Some(self.deleted_plan(&projection).await?),
+            false => None,
+        };
+        if let (Some(deleted), false) = (&deleted, wanted.live) {
+            return Ok(Arc::clone(deleted));
         }
         let written = self.written()?;
         let cold = self.cold_plan(state, &projection, filters, limit, &written).await?;
         let own = written_plan(&self.table, &projection, &written)?;
         let hot = self.hot_plan(projection, filters, limit, &written)?;
-        match (cold, own) {
-            (None, None) => Ok(hot),
-            (cold, own) => UnionExec::try_new(cold.into_iter().chain([hot]).chain(own).collect()),
+        let mut parts: Vec<_> = cold.into_iter().chain([hot]).chain(own).chain(deleted).collect();
+        match parts.len() {
+            1 => Ok(parts.remove(0)),
+            _ => UnionExec::try_new(parts),
         }
     }
 }

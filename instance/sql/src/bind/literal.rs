@@ -2,7 +2,7 @@
 
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{Expr, UnaryOperator, Value as AstValue};
-use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
 use crate::{ErrorCode, SqlError};
 
@@ -32,23 +32,28 @@ pub struct Parameters(Vec<Literal>);
 
 impl Parameters {
     /// Refuses arrays, objects, and more or larger ones than the protocol allows.
-    pub fn new(values: Vec<Json>) -> Result<Self, SqlError> {
+    pub fn new(values: &[Box<RawValue>]) -> Result<Self, SqlError> {
         let refused = |text: String| SqlError::new(ErrorCode::InvalidParameter, text);
         if values.len() > MAX_PARAMETERS {
             return Err(refused(format!("{} parameters: at most {MAX_PARAMETERS} are allowed", values.len())));
         }
-        let bind = |(at, value): (usize, Json)| match value {
-            Json::Null => Ok(Literal::Null),
-            Json::Bool(value) => Ok(Literal::Boolean(value)),
-            Json::Number(number) => Ok(Literal::Number(number.to_string())),
-            Json::String(text) if text.len() > MAX_PARAMETER_BYTES => {
+        let bind = |(at, value): (usize, &RawValue)| match of_json(value) {
+            Ok(JsonValue::Scalar(Literal::Text(text) | Literal::Number(text))) if text.len() > MAX_PARAMETER_BYTES => {
                 Err(refused(format!("parameter ${} is longer than {MAX_PARAMETER_BYTES} bytes", at + 1)))
             }
-            Json::String(text) => Ok(Literal::Text(text)),
-            Json::Array(_) => Err(refused(format!("parameter ${} is an array: only scalars are allowed", at + 1))),
-            Json::Object(_) => Err(refused(format!("parameter ${} is an object: only scalars are allowed", at + 1))),
+            Ok(JsonValue::Scalar(Literal::Number(text))) if text.parse().is_ok_and(f64::is_infinite) => {
+                Err(refused(format!("parameter ${} is out of range", at + 1)))
+            }
+            Ok(JsonValue::Scalar(literal)) => Ok(literal),
+            Ok(JsonValue::Array(_)) => {
+                Err(refused(format!("parameter ${} is an array: only scalars are allowed", at + 1)))
+            }
+            Ok(JsonValue::Object(_)) => {
+                Err(refused(format!("parameter ${} is an object: only scalars are allowed", at + 1)))
+            }
+            Err(error) => Err(refused(format!("parameter ${}: {error}", at + 1))),
         };
-        values.into_iter().enumerate().map(bind).collect::<Result<_, _>>().map(Self)
+        values.iter().map(AsRef::as_ref).enumerate().map(bind).collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether there are none.
@@ -74,6 +79,31 @@ impl Parameters {
             SqlError::new(ErrorCode::InvalidParameter, text)
         })
     }
+}
+
+/// A value of JSON: numbers by their text, for a double has fewer digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JsonValue<'a> {
+    /// NULL, a boolean, a number or a string.
+    Scalar(Literal),
+    /// The text of an array.
+    Array(&'a str),
+    /// The text of an object.
+    Object(&'a str),
+}
+
+/// What stands there.
+pub fn of_json(value: &RawValue) -> Result<JsonValue<'_>, serde_json::Error> {
+    let text = value.get();
+    Ok(match text.as_bytes().first() {
+        Some(b'"') => JsonValue::Scalar(Literal::Text(serde_json::from_str(text)?)),
+        Some(b'[') => JsonValue::Array(text),
+        Some(b'{') => JsonValue::Object(text),
+        Some(b't') => JsonValue::Scalar(Literal::Boolean(true)),
+        Some(b'f') => JsonValue::Scalar(Literal::Boolean(false)),
+        Some(b'n') => JsonValue::Scalar(Literal::Null),
+        _ => JsonValue::Scalar(Literal::Number(text.to_owned())),
+    })
 }
 
 impl Literal {
@@ -133,4 +163,28 @@ pub fn hex(digits: &str) -> Result<Vec<u8>, SqlError> {
         return Err(bad());
     }
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| bad())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameter(json: &str) -> Result<Literal, String> {
+        let values: Vec<Box<RawValue>> = serde_json::from_str(&format!("[ {json} ]")).unwrap();
+        Parameters::new(&values).map(|bound| bound.0[0].clone()).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn numbers_of_json_keep_their_digits() {
+        for number in ["9007199254740993", "-9223372036854775808", "12345678901234567890.1234567890", "1E-7", "0.10"] {
+            assert_eq!(parameter(number), Ok(Literal::Number(number.into())));
+        }
+        assert_eq!(parameter("\"a\\u00fc\\\"\""), Ok(Literal::Text("aü\"".into())));
+        assert_eq!(parameter("true"), Ok(Literal::Boolean(true)));
+        assert_eq!(parameter("false"), Ok(Literal::Boolean(false)));
+        assert_eq!(parameter("null"), Ok(Literal::Null));
+        for (refused, why) in [("[1]", "array"), ("{}", "object"), ("1e999", "out of range"), ("\"\\ud800\"", "$1")] {
+            assert!(parameter(refused).unwrap_err().contains(why), "{refused}");
+        }
+    }
 }

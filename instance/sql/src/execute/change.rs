@@ -25,11 +25,12 @@ use super::insert::{KnownStamp, stamps_of};
 use super::returning::Returning;
 use super::{Outcome, Scope, Statements, write};
 use crate::authorize::{self, Access};
-use crate::bind::literal::literal_of;
+use crate::bind::literal::{Literal, literal_of};
 use crate::bind::{names, value};
 use crate::parse::{Statement, parse_batch};
 use crate::relations::Relations;
 use crate::route::Target;
+use crate::wildcard::{self, Hidden};
 use crate::{ErrorCode, SqlError, rows};
 
 /// `SET column = expression`.
@@ -181,12 +182,17 @@ impl Statements {
     ) -> Result<Vec<Change>, SqlError> {
         let table = &target.table;
         let mut items = own_columns(table, &update.table);
-        items.extend(assignments.iter().enumerate().map(|(at, assignment)| SelectItem::ExprWithAlias {
+        // Literals are no matter of DataFusion's, in which a number has fewer digits than a DECIMAL.
+        let literals = assignments.iter().map(|assignment| literal_of(assignment.value, scope.parameters));
+        let literals: Vec<Option<Literal>> = literals.collect::<Result<_, _>>()?;
+        let computed = assignments.iter().zip(&literals).filter(|(_, literal)| literal.is_none());
+        let computed: Vec<&Assignment<'_>> = computed.map(|(assignment, _)| assignment).collect();
+        items.extend(computed.iter().enumerate().map(|(at, assignment)| SelectItem::ExprWithAlias {
             expr: assignment.value.clone(),
             alias: Ident::with_quote('"', format!("_set_{at}")),
         }));
         let selection = update.selection.as_ref().map(|selection| of_live_rows(selection, &update.table));
-        let query = select(items, update.table.clone(), selection);
+        let query = select(items, update.table.clone(), selection, relations, scope)?;
         let found = self.run_planned(query, relations, scope).await?;
         let (mut keys, mut new_rows) = (Vec::new(), Vec::new());
         for batch in &found.batches {
@@ -200,8 +206,13 @@ impl Statements {
                 let old: Row = columns.iter().map(|column| column[at].clone()).collect();
                 keys.push(Engine::key(table, &old)?);
             }
-            for (array, assignment) in set.iter().zip(assignments) {
+            for (array, assignment) in set.iter().zip(&computed) {
                 columns[assignment.place] = rows::values_of(array, &table.columns[assignment.place])?;
+            }
+            for (assignment, literal) in assignments.iter().zip(&literals) {
+                let Some(literal) = literal.as_ref().filter(|_| batch.num_rows() > 0) else { continue };
+                let value = value::from_literal(literal, &table.columns[assignment.place])?;
+                columns[assignment.place] = vec![value; batch.num_rows()];
             }
             let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
             new_rows
@@ -232,7 +243,8 @@ impl Statements {
             _ => positions.iter().map(|place| own[*place].clone()).collect(),
         };
         let selection = selection.map(|selection| of_live_rows(selection, from));
-        let found = self.run_planned(select(items, from.clone(), selection), relations, scope).await?;
+        let query = select(items, from.clone(), selection, relations, scope)?;
+        let found = self.run_planned(query, relations, scope).await?;
         let mut keys = Vec::new();
         if positions.is_empty() {
             let seqs =
@@ -396,7 +408,13 @@ impl Visitor for NamesDeleted {
 }
 
 /// `SELECT items FROM table WHERE selection`, made of parsed pieces.
-fn select(items: Vec<SelectItem>, from: TableWithJoins, selection: Option<Expr>) -> ast::Statement {
+fn select(
+    items: Vec<SelectItem>,
+    from: TableWithJoins,
+    selection: Option<Expr>,
+    relations: &Relations,
+    scope: &Scope<'_>,
+) -> Result<ast::Statement, SqlError> {
     let template = parse_batch("SELECT 1").expect("the template is SQL").remove(0).statement;
     let Statement::Query(mut query) = template else { unreachable!("the template is a query") };
     if let SetExpr::Select(select) = query.body.as_mut() {
@@ -404,7 +422,8 @@ fn select(items: Vec<SelectItem>, from: TableWithJoins, selection: Option<Expr>)
         select.from = vec![from];
         select.selection = selection;
     }
-    ast::Statement::Query(query)
+    wildcard::write_out(&mut query, &relations.catalog, scope.namespace, Hidden::Updated)?;
+    Ok(ast::Statement::Query(query))
 }
 
 /// The table's own columns, qualified as the statement calls the table.

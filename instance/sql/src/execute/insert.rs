@@ -122,11 +122,11 @@ impl Statements {
             }
         }
         let mut source = source.clone();
-        let mut defaults = Vec::new();
+        let mut known = Vec::new();
         if let SetExpr::Values(values) = source.body.as_mut() {
-            defaults = take_defaults(values);
+            known = take_known(table, places, values, scope)?;
         } else {
-            wildcard::write_out(&mut source, &relations.catalog, scope.namespace, Hidden::System);
+            wildcard::write_out(&mut source, &relations.catalog, scope.namespace, Hidden::System)?;
         }
         let found = self.run_planned(ast::Statement::Query(Box::new(source)), relations, scope).await?;
         if found.columns.len() != places.len() {
@@ -134,7 +134,7 @@ impl Statements {
             return Err(SqlError::new(ErrorCode::InvalidSql, text));
         }
         let mut rows = given_of_batches(table, places, &found.batches)?;
-        defaults.into_iter().for_each(|(row, column)| rows[row][column] = None);
+        known.into_iter().for_each(|(row, column, value)| rows[row][column] = value);
         Ok(rows)
     }
 
@@ -264,18 +264,27 @@ fn is_default(expr: &Expr) -> bool {
     matches!(expr, Expr::Identifier(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default"))
 }
 
-/// Puts NULL in the place of each DEFAULT, which DataFusion does not know, and tells where they stood.
-fn take_defaults(values: &mut ast::Values) -> Vec<(usize, usize)> {
-    let mut places = Vec::new();
+/// Puts NULL in the place of each DEFAULT, which DataFusion does not know, and of each literal, whose digits it would not all keep; tells
+/// where they stood and what they are.
+fn take_known(
+    table: &Table,
+    places: &[usize],
+    values: &mut ast::Values,
+    scope: &Scope<'_>,
+) -> Result<Vec<(usize, usize, Option<Value>)>, SqlError> {
+    let mut known = Vec::new();
     for (at, row) in values.rows.iter_mut().enumerate() {
-        for (column, expr) in row.content.iter_mut().enumerate() {
-            if is_default(expr) {
-                *expr = Expr::Value(AstValue::Null.into());
-                places.push((at, column));
-            }
+        for (column, (expr, place)) in row.content.iter_mut().zip(places).enumerate() {
+            let value = match literal_of(expr, scope.parameters)? {
+                _ if is_default(expr) => None,
+                Some(literal) => Some(value::from_literal(&literal, &table.columns[*place])?),
+                None => continue,
+            };
+            *expr = Expr::Value(AstValue::Null.into());
+            known.push((at, column, value));
         }
     }
-    places
+    Ok(known)
 }
 
 fn given_of_batches(

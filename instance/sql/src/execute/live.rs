@@ -11,6 +11,7 @@ use super::{Outcome, Scope, Statements};
 use crate::bind::names;
 use crate::parse::{Statement, Subscribe, parse_batch};
 use crate::relations::View;
+use crate::sql_types::Tables;
 use crate::{ErrorCode, SqlError, planner};
 
 impl Statements {
@@ -25,7 +26,8 @@ impl Statements {
         names::table(&relations.catalog, &names::table_name(&written.table, scope.namespace)?)?;
         let query = query(written);
         let session = self.planner.session(&relations, scope.namespace)?;
-        planner::plan(&session, query.clone(), scope.parameters).await?;
+        let tables = Tables::new(&relations.catalog, scope.namespace);
+        planner::plan(&session, query.clone(), scope.parameters, tables).await?;
         let subscription = json!({
             "id": format!("sub-{}", Uuid::now_v7()),
             "sql": query.to_string(),

@@ -10,9 +10,8 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 use kalamdb_engine::Engine;
-use kalamdb_engine::catalog::Catalog;
 use kalamdb_engine::engine::{FoundRow, LookUp};
-use kalamdb_engine::schema::{SqlType, Table, TableName};
+use kalamdb_engine::schema::{SqlType, Table};
 use kalamdb_engine::value::Value;
 
 use super::{Outcome, ResultColumn, RowSet, Scope, Statements};
@@ -27,6 +26,7 @@ use crate::prepared::Prepared;
 use crate::relations::Relations;
 use crate::route::{self, PointRead, Shown};
 use crate::running::Ticket;
+use crate::sql_types::{SqlTypes, Tables};
 use crate::stream::{Opened, Producing, RowStream};
 use crate::wildcard::{self, Hidden};
 use crate::{ErrorCode, SqlError, planner, reply, rows};
@@ -74,8 +74,9 @@ impl Select {
             let (columns, is_deterministic) = (prepared.columns().to_vec(), prepared.is_deterministic());
             return Ok(Opened { columns, rows: execute_stream(physical, Arc::clone(&self.task))?, is_deterministic });
         }
-        let plan = planner::plan(&self.session, self.statement.clone(), &self.parameters).await?;
-        let columns = result_columns(&plan, &self.relations.catalog, &self.namespace);
+        let tables = Tables::new(&self.relations.catalog, &self.namespace);
+        let plan = planner::plan(&self.session, self.statement.clone(), &self.parameters, tables).await?;
+        let columns = result_columns(&plan, tables);
         let physical = self.session.create_physical_plan(&plan).await?;
         Ok(Opened { columns, rows: execute_stream(physical, Arc::clone(&self.task))?, is_deterministic: false })
     }
@@ -159,7 +160,7 @@ impl Statements {
             return self.read_point(read, &relations).await.map(Reading::Known);
         }
         let mut query = query.clone();
-        wildcard::write_out(&mut query, &relations.catalog, scope.namespace, Hidden::Updated);
+        wildcard::write_out(&mut query, &relations.catalog, scope.namespace, Hidden::Updated)?;
         let session = self.planner.session(&relations, scope.namespace)?;
         Ok(Reading::Select(Box::new(Select {
             task: self.planner.task(&session),
@@ -179,7 +180,7 @@ impl Statements {
         if let ast::Statement::Explain { statement, .. } = &mut explain
             && let ast::Statement::Query(query) = statement.as_mut()
         {
-            wildcard::write_out(query, &relations.catalog, scope.namespace, Hidden::Updated);
+            wildcard::write_out(query, &relations.catalog, scope.namespace, Hidden::Updated)?;
         }
         self.run_planned(explain, &relations, scope).await.map(Outcome::Rows)
     }
@@ -196,8 +197,9 @@ impl Statements {
         let (parameters, most_bytes) = (scope.parameters.clone(), self.config.reply_bytes);
         let task = self.planner.task(&session);
         let work = async move {
-            let plan = planner::plan(&session, statement, &parameters).await?;
-            let columns = result_columns(&plan, &catalog, &namespace);
+            let tables = Tables::new(&catalog, &namespace);
+            let plan = planner::plan(&session, statement, &parameters, tables).await?;
+            let columns = result_columns(&plan, tables);
             let rows = execute_stream(session.create_physical_plan(&plan).await?, task)?;
             Ok(RowSet { columns, batches: collect(rows, most_bytes).await? })
         };
@@ -278,27 +280,22 @@ async fn collect(mut rows: SendableRecordBatchStream, most_bytes: usize) -> Resu
     Ok(batches)
 }
 
-/// The plan's columns, with the SQL types and flags of the tables' columns that they show.
-pub(crate) fn result_columns(plan: &LogicalPlan, catalog: &Catalog, namespace: &str) -> Vec<ResultColumn> {
-    let fields = plan.schema().fields().iter().enumerate();
+/// The plan's columns, with the SQL types of what they show, and the flags of the tables' columns that they are.
+pub(crate) fn result_columns(plan: &LogicalPlan, tables: Tables<'_>) -> Vec<ResultColumn> {
+    let types = SqlTypes::new(tables);
     let column = |(place, field): (usize, &Arc<Field>)| {
-        let mut result = ResultColumn {
+        // Arrow has several forms of texts.
+        let by_arrow = reply::type_name(field.data_type());
+        let sql_type = types.of_column(plan, place).filter(|sql_type| reply::type_name(&sql_type.arrow()) == by_arrow);
+        let origin = origin(plan, place).filter(|origin| !origin.joined);
+        let table = origin.as_ref().and_then(|origin| tables.get(&origin.table));
+        ResultColumn {
             name: field.name().clone(),
-            data_type: reply::type_name(field.data_type()),
-            flags: Vec::new(),
-        };
-        let Some(origin) = origin(plan, place) else { return result };
-        let name = TableName::new(origin.table.schema().unwrap_or(namespace), origin.table.table());
-        let Some(table) = catalog.tables.get(&name) else { return result };
-        if let Some(own) = table.column(&origin.column) {
-            result.data_type = wire_name(own.sql_type);
+            data_type: sql_type.map_or(by_arrow, wire_name),
+            flags: origin.zip(table).map_or_else(Vec::new, |(origin, table)| flags(table, &origin.column)),
         }
-        if !origin.joined {
-            result.flags = flags(table, &origin.column);
-        }
-        result
     };
-    fields.map(column).collect()
+    plan.schema().fields().iter().enumerate().map(column).collect()
 }
 
 /// `pk`, `nn`, `uq` of a table's column; system columns are never NULL.

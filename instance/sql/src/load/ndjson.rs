@@ -1,9 +1,10 @@
 //! A JSON object a line.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kalamdb_engine::schema::Table;
-use serde_json::{Map, Value as Json};
+use serde_json::value::RawValue;
 
 use super::place::{self, Place};
 use super::{Given, GivenRow};
@@ -58,7 +59,7 @@ impl JsonRows {
 }
 
 fn row_of(line: &[u8], table: &Table) -> Result<GivenRow, SqlError> {
-    let object: Map<String, Json> = serde_json::from_slice(line)
+    let object: BTreeMap<String, &RawValue> = serde_json::from_slice(line)
         .map_err(|error| SqlError::new(ErrorCode::InvalidValue, format!("the line is no JSON object: {error}")))?;
     let mut row = vec![None; table.columns.len()];
     for (name, json) in object {

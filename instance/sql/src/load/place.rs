@@ -6,9 +6,10 @@ use datafusion::common::ScalarValue;
 use kalamdb_engine::schema::{Column, DELETED, SEQ, SqlType, Table, UPDATED};
 use kalamdb_engine::value::Value;
 use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
 use super::{Given, GivenRow};
-use crate::bind::literal::Literal;
+use crate::bind::literal::{self, JsonValue, Literal};
 use crate::bind::value;
 use crate::{ErrorCode, SqlError, rows};
 
@@ -31,14 +32,16 @@ pub(super) fn place_of(table: &Table, name: &str) -> Result<Place, SqlError> {
 }
 
 /// What a JSON value is in a column: as in replies, so that what was read can be loaded again.
-pub(super) fn of_json(json: Json, column: &Column) -> Result<Value, SqlError> {
-    let literal = match json {
-        Json::Null => Literal::Null,
-        Json::Bool(value) => Literal::Boolean(value),
-        Json::Number(number) => Literal::Number(number.to_string()),
-        Json::String(text) => Literal::Text(text),
-        Json::Array(items) if column.sql_type == SqlType::Bytes => Literal::Bytes(bytes(&items, column)?),
-        nested => Literal::Text(nested.to_string()),
+pub(super) fn of_json(json: &RawValue, column: &Column) -> Result<Value, SqlError> {
+    let refused =
+        |error| SqlError::new(ErrorCode::InvalidValue, format!("column '{}': no JSON value: {error}", column.name));
+    let literal = match literal::of_json(json).map_err(refused)? {
+        JsonValue::Scalar(literal) => literal,
+        JsonValue::Array(text) if column.sql_type == SqlType::Bytes => {
+            let items: Vec<Json> = serde_json::from_str(text).map_err(refused)?;
+            Literal::Bytes(bytes(&items, column)?)
+        }
+        JsonValue::Array(text) | JsonValue::Object(text) => Literal::Text(text.to_owned()),
     };
     value::from_literal(&literal, column)
 }
