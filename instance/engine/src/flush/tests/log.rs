@@ -102,6 +102,7 @@ async fn a_version_that_was_cleaned_away_is_not_free() {
             model: before,
             table: world.table.clone(),
             faults,
+            clock: Arc::default(),
             folder: copy,
         };
         behind.write("", &[(5, "b", Some(5))]).await;
