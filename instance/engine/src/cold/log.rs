@@ -174,11 +174,11 @@ impl DeltaLog {
             let snapshot = KernelSnapshot::builder_for(url).at_version(version_of(version)).build(engine.as_ref())?;
             snapshot.checkpoint(engine.as_ref(), None).map(|_| ())
         });
-        let failed = |source| EngineError::Cold {
-            action: format!("write a checkpoint of version {version} of {}", self.folder),
-            source,
-        };
-        written.await.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
+        let action = format!("write a checkpoint of version {version} of {}", self.folder);
+        match written.await {
+            Ok(written) => written.map_err(|error| self.store.kernel_failed(action, error)),
+            Err(error) => Err(EngineError::Cold { action, source: error.into() }),
+        }
     }
 
     /// Removes entries of the log that are older than `before_ms` and that a checkpoint has replaced.
