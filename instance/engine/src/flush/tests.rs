@@ -5,6 +5,7 @@ mod evolution;
 mod log;
 mod places;
 mod progress;
+mod vectors;
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
