@@ -35,6 +35,14 @@ impl ColdStore {
         EngineError::Cold { action: format!("{action} in {}", self.name()), source: error }
     }
 
+    /// The error for a file that is not what was written.
+    pub(super) fn damaged(&self, path: &Path, reason: &str) -> EngineError {
+        EngineError::Corrupt {
+            what: format!("{path} in {}", self.name()),
+            reason: format!("{reason}; restore it from a copy of the bucket"),
+        }
+    }
+
     /// An error of the kernel, which may hide one of the object store.
     pub fn kernel_failed(&self, action: String, error: delta_kernel::Error) -> EngineError {
         match error {
@@ -43,21 +51,22 @@ impl ColdStore {
         }
     }
 
-    /// The error of a read of a file that never changes: whether the store or the file is to blame. `size` is what the Delta log says.
-    pub async fn blame(&self, path: &Path, size: u64, error: EngineError) -> EngineError {
+    /// The error of a read of a file that never changes: whether the store or the file is to blame. `size` is what the Delta log says, if it
+    /// does.
+    pub async fn blame(&self, path: &Path, size: Option<u64>, error: EngineError) -> EngineError {
         if !matches!(error, EngineError::Cold { .. } | EngineError::Unavailable(_)) {
             return error;
         }
-        let corrupt = |reason: String| EngineError::Corrupt {
-            what: format!("{path} in {}", self.name()),
-            reason: format!("{reason}; restore it from a copy of the bucket"),
-        };
+        let size = |found: u64| size.filter(|size| *size != found);
         match (tokio::time::timeout(PATIENCE, self.objects().head(path)).await, error) {
-            (Ok(Ok(found)), _) if found.size != size => {
-                corrupt(format!("it has {} bytes, and the Delta log says {size}", found.size))
-            }
-            (Ok(Ok(_)), EngineError::Cold { source, .. }) => corrupt(source.to_string()),
-            (Ok(Err(object_store::Error::NotFound { .. })), _) => corrupt("it is missing".into()),
+            (Ok(Ok(found)), error) => match (size(found.size), error) {
+                (Some(size), _) => {
+                    self.damaged(path, &format!("it has {} bytes, and the Delta log says {size}", found.size))
+                }
+                (None, EngineError::Cold { source, .. }) => self.damaged(path, &source.to_string()),
+                (None, error) => error,
+            },
+            (Ok(Err(object_store::Error::NotFound { .. })), _) => self.damaged(path, "it is missing"),
             // Who can't be asked for the file's size can't be asked for its bytes.
             (Ok(Err(store)), EngineError::Cold { .. }) => self.failed(format!("read {path}"), store),
             (_, error) => error,

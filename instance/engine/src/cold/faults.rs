@@ -6,15 +6,15 @@ mod tests;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -30,6 +30,8 @@ pub struct Faults {
     pub refuses: Mutex<Option<&'static str>>,
     /// Create-only puts of objects whose path holds it meet another put at the same time: they are refused, and nothing is there.
     pub conflicts: Mutex<Option<&'static str>>,
+    /// How often an entry of a Delta log was read.
+    pub log_reads: AtomicUsize,
     /// The bounded ranges of bytes that were asked for.
     pub ranges: Mutex<Vec<Range<u64>>>,
     /// After how many calls what happens.
@@ -56,6 +58,12 @@ pub enum Fault {
     Fails,
     /// The call does its work, and its answer is lost.
     LosesAnswer,
+    /// The bytes of a read, or the names of a listing, break off half-way with an error. Any other call does its work, and its answer is
+    /// lost.
+    BreaksOff,
+    /// The bytes of a read end half-way as if that were their end. Listings break off, for half an answer of theirs can't be parsed; any
+    /// other answer is lost.
+    EndsEarly,
     /// The call hangs until it is let go, and fails then, as one does whose patience ends. Nothing was done.
     Hangs,
 }
@@ -98,6 +106,37 @@ impl Faults {
         self.let_go();
     }
 
+    /// A read, whose bytes may come half.
+    async fn read(&self, work: impl Future<Output = Result<GetResult>>) -> Result<GetResult> {
+        let half = match self.arrive()? {
+            Some(half @ (Fault::BreaksOff | Fault::EndsEarly)) => half,
+            struck => return self.strike(struck, work).await,
+        };
+        let got = work.await?;
+        let (meta, range, attributes) = (got.meta.clone(), got.range.clone(), got.attributes.clone());
+        let mut bytes = got.bytes().await?;
+        bytes.truncate(bytes.len() / 2);
+        let end = (half == Fault::BreaksOff).then(|| Err(lost("the answer broke off")));
+        let payload = GetResultPayload::Stream(futures::stream::iter([Ok(bytes)].into_iter().chain(end)).boxed());
+        Ok(GetResult { payload, meta, range, attributes })
+    }
+
+    /// A listing, of which only the first half may come.
+    async fn list(
+        &self,
+        listed: BoxStream<'static, Result<ObjectMeta>>,
+    ) -> Result<BoxStream<'static, Result<ObjectMeta>>> {
+        match self.arrive()? {
+            Some(Fault::BreaksOff | Fault::EndsEarly) => {
+                let all: Vec<_> = listed.try_collect().await?;
+                let half = all.len() / 2;
+                let page = all.into_iter().take(half).map(Ok).chain([Err(lost("the answer broke off"))]);
+                Ok(futures::stream::iter(page).boxed())
+            }
+            struck => self.strike(struck, async { Ok(listed) }).await,
+        }
+    }
+
     /// One call; answers what happens to it.
     fn arrive(&self) -> Result<Option<Fault>> {
         if self.died() {
@@ -121,10 +160,15 @@ impl Faults {
     }
 
     async fn call<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        match self.arrive()? {
+        let struck = self.arrive()?;
+        self.strike(struck, work).await
+    }
+
+    async fn strike<T>(&self, struck: Option<Fault>, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match struck {
             None => work.await,
             Some(Fault::Dies(Dies::Before) | Fault::Fails) => Err(lost("the request failed")),
-            Some(Fault::Dies(Dies::After) | Fault::LosesAnswer) => {
+            Some(Fault::Dies(Dies::After) | Fault::LosesAnswer | Fault::BreaksOff | Fault::EndsEarly) => {
                 let _ = work.await;
                 Err(lost("the answer was lost"))
             }
@@ -149,6 +193,11 @@ impl FaultyStore {
     pub fn new(inner: Arc<dyn ObjectStore>, faults: Arc<Faults>) -> Self {
         Self { inner, faults }
     }
+
+    fn check_refused(&self, path: &Path) -> Result<()> {
+        let is_refused = self.faults.refuses.lock().is_some_and(|part| path.as_ref().contains(part));
+        if is_refused { Err(lost("the put was refused")) } else { Ok(()) }
+    }
 }
 
 fn lost(why: &'static str) -> Error {
@@ -164,9 +213,7 @@ impl fmt::Display for FaultyStore {
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, path: &Path, bytes: PutPayload, options: PutOptions) -> Result<PutResult> {
-        if self.faults.refuses.lock().is_some_and(|part| path.as_ref().contains(part)) {
-            return Err(lost("the put was refused"));
-        }
+        self.check_refused(path)?;
         let is_create = options.mode == PutMode::Create;
         if is_create && self.faults.conflicts.lock().is_some_and(|part| path.as_ref().contains(part)) {
             return Err(Error::AlreadyExists {
@@ -184,6 +231,7 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.check_refused(path)?;
         let (inner, faults) =
             (self.faults.call(self.inner.put_multipart_opts(path, options)).await?, self.faults.clone());
         Ok(Box::new(FaultyUpload { inner, faults }))
@@ -193,7 +241,12 @@ impl ObjectStore for FaultyStore {
         if let Some(GetRange::Bounded(range)) = &options.range {
             self.faults.ranges.lock().push(range.clone());
         }
-        self.faults.call(self.inner.get_opts(path, options)).await
+        if path.as_ref().contains("_delta_log/") {
+            self.faults.log_reads.fetch_add(1, Ordering::SeqCst);
+        }
+        let is_head = options.head;
+        let got = self.inner.get_opts(path, options);
+        if is_head { self.faults.call(got).await } else { self.faults.read(got).await }
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -210,7 +263,7 @@ impl ObjectStore for FaultyStore {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let (listed, faults) = (self.inner.list(prefix), self.faults.clone());
-        let begun = async move { faults.call(async { Ok(listed) }).await };
+        let begun = async move { faults.list(listed).await };
         futures::stream::once(begun).try_flatten().boxed()
     }
 

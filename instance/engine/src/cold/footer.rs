@@ -82,7 +82,7 @@ impl FileCache {
             Ok(footer) => Ok(footer),
             Err(error) => {
                 let error = self.store.read_failed(format!("read the footer of {path}"), error.into());
-                Err(self.store.blame(path, file.size, error).await)
+                Err(self.store.blame(path, Some(file.size), error).await)
             }
         }
     }

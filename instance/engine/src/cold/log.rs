@@ -20,6 +20,7 @@ use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
+use super::name;
 use super::schema;
 use super::snapshot::{ColdFile, ColdSnapshot, schema_version};
 use super::store::ColdStore;
@@ -174,11 +175,11 @@ impl DeltaLog {
             let snapshot = KernelSnapshot::builder_for(url).at_version(version_of(version)).build(engine.as_ref())?;
             snapshot.checkpoint(engine.as_ref(), None).map(|_| ())
         });
-        let failed = |source| EngineError::Cold {
-            action: format!("write a checkpoint of version {version} of {}", self.folder),
-            source,
-        };
-        written.await.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
+        let action = format!("write a checkpoint of version {version} of {}", self.folder);
+        match written.await {
+            Ok(written) => written.map_err(|error| self.store.kernel_failed(action, error)),
+            Err(error) => Err(EngineError::Cold { action, source: error.into() }),
+        }
     }
 
     /// Removes entries of the log that are older than `before_ms` and that a checkpoint has replaced.
@@ -187,8 +188,21 @@ impl DeltaLog {
         cleaned.map(drop).map_err(|error| self.failed(format!("clean up the log of {}", self.folder), error))
     }
 
-    /// The rows that a deletion vector hides.
+    /// The rows that a deletion vector hides. The error for one that is damaged or missing names its file.
     pub async fn read_vector(&self, descriptor: &DeletionVectorDescriptor) -> Result<RoaringTreemap, EngineError> {
+        let rows = self.decode_vector(descriptor).await;
+        let Some(path) = name::vector_file(descriptor).map(|file| self.path_of(&file)) else { return rows };
+        match rows {
+            Ok(rows) if rows.len() == descriptor.cardinality.unsigned_abs() => Ok(rows),
+            Ok(rows) => Err(self.store.damaged(
+                &path,
+                &format!("it hides {} rows, and the Delta log says {}", rows.len(), descriptor.cardinality),
+            )),
+            Err(error) => Err(self.store.blame(&path, None, error).await),
+        }
+    }
+
+    async fn decode_vector(&self, descriptor: &DeletionVectorDescriptor) -> Result<RoaringTreemap, EngineError> {
         let failed =
             |source| EngineError::Cold { action: format!("read a deletion vector of {}", self.folder), source };
         let kernel: delta_kernel::actions::deletion_vector::DeletionVectorDescriptor =

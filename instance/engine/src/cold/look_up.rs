@@ -110,7 +110,7 @@ async fn search(
                 async { FileLookUp::open(tier, table, columns, file, &wanted).await?.run(open, &mut found).await };
             if let Err(error) = searched.await {
                 let path = tier.log(table.uuid).path_of(&file.path);
-                return Err(tier.store().blame(&path, file.size, error).await);
+                return Err(tier.store().blame(&path, Some(file.size), error).await);
             }
         }
     }

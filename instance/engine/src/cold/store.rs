@@ -118,9 +118,9 @@ impl ColdStore {
         Self { objects: Arc::new(routed), folder: None, name: name.into(), trouble: Arc::default(), routes }
     }
 
-    /// The same store with its requests passing through `wrap`: where tests inject faults.
+    /// The same store with its requests passing through `wrap`: where tests inject faults. Answers are still whole or none.
     pub fn wrapped(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
-        self.objects = wrap(self.objects);
+        self.objects = Arc::new(WholeRanges(wrap(self.objects)));
         self
     }
 

@@ -82,7 +82,9 @@ pub(super) fn drop_expired(
         return Ok(Found::Young);
     }
     let ends = [first, live].map(|bucket| stream::stored_key(table.id, bucket, &[]));
+    crash_point!("expiry.found");
     submit(queue, table.id, ends.into())?;
+    crash_point!("expiry.dropped");
     dropped.insert(table.id, live);
     Ok(Found::Expired)
 }

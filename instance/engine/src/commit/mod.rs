@@ -44,6 +44,8 @@ use crate::catalog::{self, Catalog, CatalogChange};
 use crate::config::EngineConfig;
 use crate::engine::{Place, Unflushed};
 use crate::flush::{Epoch, Intent};
+#[cfg(test)]
+use crate::hot::stream::Buckets;
 use crate::hot::{Hot, HotSnapshot, RowKey};
 use crate::observe::Observing;
 use crate::point::point;
@@ -268,6 +270,13 @@ impl Committer {
     #[cfg(test)]
     pub(crate) fn trim(&self, table: TableId, floor: crate::seq::Seq) -> Result<(), EngineError> {
         trim::trim(&self.queue, &self.shared, table, floor)
+    }
+
+    /// Lets what has expired of a stream table go at once.
+    #[cfg(test)]
+    pub(crate) fn drop_expired(&self, table: &Table) -> Result<(), EngineError> {
+        let buckets = Buckets::of(table).expect("a stream table");
+        expiry::drop_expired(&self.queue, &self.shared, table, buckets, &mut expiry::Dropped::new()).map(drop)
     }
 
     pub(crate) fn shared(&self) -> &Shared {

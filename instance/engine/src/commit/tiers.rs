@@ -169,7 +169,9 @@ impl Writer {
         for (from, to) in ranges {
             batch.delete_range_cf(self.shared.hot.family(Family::Changes), from, to);
         }
+        crash_point!("trim.staged");
         self.write_tier(batch, table, record, self.syncs());
+        crash_point!("trim.written");
         Ok(Outcome::Done)
     }
 

@@ -20,8 +20,8 @@ use crate::seq::Seq;
 
 /// How often the logs are looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Ranges that one commit deletes: a per-user table has one range for each user.
-const RANGES: usize = 1000;
+/// Ranges that one commit deletes: a per-user table has one range for each user. Tests see several commits for few users.
+const RANGES: usize = if cfg!(test) { 1 } else { 1000 };
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Starts the thread.
@@ -48,8 +48,10 @@ pub(super) fn trim(queue: &Sender<Message>, shared: &Shared, table: TableId, flo
         return Ok(());
     };
     let ranges = ranges(&shared.hot.snapshot(), table, kind, floor)?;
+    crash_point!("trim.found");
     for ranges in ranges.chunks(RANGES) {
         background::submit(queue, CommitRecord::TrimChanges { table, floor, ranges: ranges.to_vec() })?;
+        crash_point!("trim.chunk_deleted");
     }
     shared.changes.lock().trimmed(table, floor);
     Ok(())

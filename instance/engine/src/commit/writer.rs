@@ -147,7 +147,9 @@ impl Writer {
             batch.delete_range_cf(self.shared.hot.family(Family::StreamTable), from, to);
         }
         stage_high_water(&self.shared, &mut batch);
+        crash_point!("expiry.staged");
         self.write(batch, false);
+        crash_point!("expiry.written");
         Ok(Outcome::Done)
     }
 

@@ -133,7 +133,7 @@ impl Shape {
         let (store, size) = (self.tier.store().clone(), file.size);
         let blamed = move |error| {
             let (store, path) = (store.clone(), path.clone());
-            async move { Err(store.blame(&path, size, error).await) }
+            async move { Err(store.blame(&path, Some(size), error).await) }
         };
         Ok(rows.map(shaped).or_else(blamed).boxed())
     }

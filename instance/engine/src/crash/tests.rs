@@ -4,8 +4,10 @@
 //! (SIGKILL). The next child goes on with what the one before left: first it checks it, then it dies at the next point. What was acknowledged
 //! stands in a ledger beside the database.
 
+mod changes;
 mod ledger;
 mod life;
+mod streams;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,7 +20,7 @@ use rand::{Rng, SeedableRng};
 use ledger::Ledger;
 
 /// Every crash point there is. Those of a database's first start come first: only the first children meet them.
-const POINTS: [&str; 60] = [
+const POINTS: [&str; 68] = [
     "start.volume_opened",
     "start.life_begun",
     "start.identity_put",
@@ -43,6 +45,10 @@ const POINTS: [&str; 60] = [
     "delta.named",
     "delta.prepared",
     "delta.put",
+    "expiry.dropped",
+    "expiry.found",
+    "expiry.staged",
+    "expiry.written",
     "fence.stored",
     "file.encoded",
     "file.uploaded",
@@ -73,6 +79,10 @@ const POINTS: [&str; 60] = [
     "settle.staged",
     "settle.written",
     "takeover.settled",
+    "trim.chunk_deleted",
+    "trim.found",
+    "trim.staged",
+    "trim.written",
     "vacuum.dropped_forgotten",
     "vacuum.folder_deleted",
     "vacuum.judged",

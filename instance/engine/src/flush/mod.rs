@@ -3,11 +3,13 @@
 //! * [`intent`]: what is stored before each Delta commit;
 //! * [`owner`]: the epoch, without which nothing is committed;
 //! * [`run`], [`settle`]: one flush, and what becomes of it when its end is unknown;
+//! * [`checkpoints`]: when a log's checkpoint is due;
 //! * `unrecovered`: tables that a recovery of the volume could not read;
 //! * [`jobs`]: the jobs as callers see them; [`safety`], [`rests`]: when the instance flushes by itself, and when not.
 //!
 //! Nothing here retries a job that failed: that is the scheduler's, or the safety net's.
 
+mod checkpoints;
 mod intent;
 pub(crate) mod jobs;
 mod owner;

@@ -10,6 +10,7 @@ use roaring::RoaringTreemap;
 use uuid::Uuid;
 
 use super::Intent;
+use super::checkpoints::Checkpoints;
 use super::owner::{Owner, StoppedTables};
 use super::places::JobPlaces;
 use crate::EngineError;
@@ -17,7 +18,7 @@ use crate::catalog;
 use crate::cold::file::{FilePlan, Layout, WrittenFile, write_files};
 use crate::cold::log::{self, DeltaLog};
 use crate::cold::name::JobName;
-use crate::cold::schema::{self, CHECKPOINT_INTERVAL, FileColumn};
+use crate::cold::schema::{self, FileColumn};
 use crate::cold::snapshot::{ColdFile, Vector};
 use crate::cold::{ColdSnapshot, ColdTier, vector};
 use crate::commit::clock::Clock;
@@ -41,8 +42,8 @@ pub(super) const LOG_RETENTION_MS: i64 = 30 * 24 * 3600 * 1000;
 pub struct Lane {
     /// Whether this epoch has taken a version, so that no earlier one can commit any more.
     pub fenced: bool,
-    /// The version of the last checkpoint of this process; 0 before the first.
-    pub checkpointed: i64,
+    /// When a checkpoint of the log is due.
+    pub checkpoints: Checkpoints,
     /// When the whole log was last listed, in milliseconds since the Unix epoch; none before the first time.
     pub listed: Option<i64>,
 }
@@ -356,24 +357,22 @@ impl Runner {
         Ok(())
     }
 
-    /// A checkpoint only saves later loads some reads: where it fails, the job has still succeeded, and the next one writes it. It is
-    /// due once a multiple of the interval was passed, for that version itself may be a fence's.
+    /// A checkpoint only saves later loads some reads: where it fails, the job has still succeeded, and a later one writes it.
     pub(crate) async fn checkpoint(&self, table: &Table, lane: &mut Lane, version: i64) {
-        if version / CHECKPOINT_INTERVAL == lane.checkpointed / CHECKPOINT_INTERVAL {
+        if !lane.checkpoints.is_due(version) {
             return;
         }
+        crash_point!("checkpoint.due");
         let log = self.cold.log(table.uuid);
-        let written = async {
-            crash_point!("checkpoint.due");
-            log.checkpoint(version).await?;
-            crash_point!("checkpoint.written");
-            log.clean_up(version, self.now_ms() - LOG_RETENTION_MS).await
-        };
-        match written.await {
-            Ok(()) => lane.checkpointed = version,
-            Err(error) => {
-                tracing::warn!(table = %table.name, version, %error, "a checkpoint was not written; the next job will write it")
-            }
+        if let Err(error) = log.checkpoint(version).await {
+            tracing::warn!(table = %table.name, version, %error, "a checkpoint was not written; a later job will write it");
+            lane.checkpoints.failed(version);
+            return;
+        }
+        crash_point!("checkpoint.written");
+        lane.checkpoints.written(version);
+        if let Err(error) = log.clean_up(version, self.now_ms() - LOG_RETENTION_MS).await {
+            tracing::warn!(table = %table.name, version, %error, "old entries of a log were not removed; the next checkpoint tries again");
         }
     }
 

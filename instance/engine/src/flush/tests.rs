@@ -5,11 +5,12 @@ mod evolution;
 mod log;
 mod places;
 mod progress;
+mod vectors;
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arrow::array::AsArray;
@@ -24,7 +25,7 @@ use crate::EngineError;
 use crate::catalog::CatalogChange;
 use crate::cold::faults::{Faults, FaultyStore};
 use crate::cold::{ColdStore, ColdTier};
-use crate::commit::clock::SystemClock;
+use crate::commit::clock::{Clock, SystemClock};
 use crate::config::{
     CompactionConfig, Durability, EngineConfig, FlushConfig, Limits, ObjectStoreConfig, Patience, VacuumConfig,
 };
@@ -42,6 +43,7 @@ pub(crate) const USERS: [&str; 2] = ["alice", "bob"];
 pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) faults: Arc<Faults>,
+    pub(crate) clock: Arc<Ahead>,
     /// None only while it is restarted: the volume is free once nobody holds the engine.
     pub(crate) running: Option<Engine>,
     pub(crate) table: Arc<Table>,
@@ -84,9 +86,27 @@ fn object_store(folder: &FilePath) -> ObjectStoreConfig {
 }
 
 pub(crate) async fn open(config: EngineConfig, faults: &Arc<Faults>) -> Result<Engine, EngineError> {
+    open_at(config, faults, &Arc::default()).await
+}
+
+pub(crate) async fn open_at(
+    config: EngineConfig,
+    faults: &Arc<Faults>,
+    clock: &Arc<Ahead>,
+) -> Result<Engine, EngineError> {
     let store =
         ColdStore::open(&config.object_store)?.wrapped(|inner| Arc::new(FaultyStore::new(inner, faults.clone())));
-    Engine::open_over(config, Arc::new(SystemClock), ColdTier::over(store, 8 << 20)).await
+    Engine::open_over(config, clock.clone(), ColdTier::over(store, 8 << 20)).await
+}
+
+/// The computer's clock, and so many microseconds on.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead(pub(crate) AtomicI64);
+
+impl Clock for Ahead {
+    fn now_micros(&self) -> i64 {
+        SystemClock.now_micros() + self.0.load(Ordering::SeqCst)
+    }
 }
 
 /// Returns once the engine takes rows.
@@ -114,8 +134,12 @@ impl World {
 
     /// What that folder holds; the table is made where there is none yet.
     pub(crate) async fn over(folder: tempfile::TempDir, kind: TableKind) -> Self {
+        Self::over_at(folder, kind, Arc::default()).await
+    }
+
+    pub(crate) async fn over_at(folder: tempfile::TempDir, kind: TableKind, clock: Arc<Ahead>) -> Self {
         let faults = Arc::new(Faults::default());
-        let engine = open(config(folder.path()), &faults).await.unwrap();
+        let engine = open_at(config(folder.path()), &faults, &clock).await.unwrap();
         ready(&engine).await;
         let mut sample = table(kind, &[SqlType::Int, SqlType::Text, SqlType::BigInt], &[0, 1]);
         sample.uuid = uuid::Uuid::new_v4();
@@ -124,7 +148,7 @@ impl World {
             engine.change_catalog(CatalogChange::CreateTable(Box::new(sample))).await.unwrap();
         }
         let table = engine.catalog().tables[&name].clone();
-        Self { folder, faults, running: Some(engine), table, model: Model::new(), jobs: 0 }
+        Self { folder, faults, clock, running: Some(engine), table, model: Model::new(), jobs: 0 }
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -220,7 +244,7 @@ impl World {
 
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
-        self.running = Some(open(config(self.folder.path()), &self.faults).await.unwrap());
+        self.running = Some(open_at(config(self.folder.path()), &self.faults, &self.clock).await.unwrap());
         if let Some(table) = self.engine().catalog().tables.get(&self.table.name) {
             self.table = table.clone();
         }
@@ -234,8 +258,8 @@ impl World {
         let faults = Arc::new(Faults::default());
         let engine = open(config(folder.path()), &faults).await.unwrap();
         engine.flusher().runner.owner.first_try().await;
-        let (table, model) = (self.table.clone(), self.model.clone());
-        Some(Self { folder, faults, running: Some(engine), table, model, jobs: self.jobs })
+        let (table, model, clock) = (self.table.clone(), self.model.clone(), Arc::default());
+        Some(Self { folder, faults, clock, running: Some(engine), table, model, jobs: self.jobs })
     }
 
     /// A new life that compacts by itself.
@@ -413,6 +437,7 @@ async fn a_volume_behind_its_log_stops_the_table_and_overwrites_nothing() {
         model: Model::from([((String::new(), 1, "a".into()), 1)]),
         table: world.table.clone(),
         faults: world.faults.clone(),
+        clock: Arc::default(),
         folder: copy,
     };
     behind.write("", &[(5, "a", Some(5))]).await;

@@ -12,7 +12,7 @@ use crate::catalog::{CatalogChange, Credentials, ROOT, Role, User};
 use crate::config::{EngineConfig, ObjectStoreConfig};
 use crate::engine::{Engine, Readiness};
 use crate::evolution::TableChange;
-use crate::flush::tests::{Model, World, config, copy_folder, open, ready};
+use crate::flush::tests::{Model, World, config, copy_folder, open, open_at, ready};
 use crate::schema::testing::table;
 use crate::schema::{SqlType, Table, TableKind, TableName, UserId};
 
@@ -44,7 +44,7 @@ impl World {
     pub(crate) async fn lose_volume(&mut self, flushed: Model) {
         self.stop().await;
         std::fs::remove_dir_all(self.folder.path().join("data")).unwrap();
-        self.running = Some(open(config(self.folder.path()), &self.faults).await.unwrap());
+        self.running = Some(open_at(config(self.folder.path()), &self.faults, &self.clock).await.unwrap());
         self.model = flushed;
     }
 

@@ -165,7 +165,7 @@ impl Named {
             return error;
         }
         let error = self.store.read_failed(format!("read {}", self.path), error.into());
-        external(self.store.blame(&self.path, self.size, error).await)
+        external(self.store.blame(&self.path, Some(self.size), error).await)
     }
 
     fn over(&self, planner: Box<dyn MorselPlanner>) -> Box<dyn MorselPlanner> {

@@ -1,4 +1,4 @@
-//! Each request to the object store fails, loses its answer or hangs, while the process lives on: whatever was being done ends well or by a
+//! Each request to the object store fails, loses its answer, breaks off or hangs, while the process lives on: whatever was being done ends well or by a
 //! clear error, what is read stays what was acknowledged, and the same thing done again succeeds.
 
 use std::sync::Arc;
@@ -21,6 +21,8 @@ enum Work {
     FirstFlush,
     Compaction,
     Vacuum,
+    /// The log's checkpoint.
+    Checkpoint,
     /// An empty volume comes back.
     Recovery,
     /// Queries and look-ups for which nothing is cached.
@@ -44,11 +46,13 @@ impl World {
                     assert_eq!(self.compact().await, FlushState::Completed);
                 }
             }
-            Work::Recovery => {
+            Work::Recovery | Work::Checkpoint => {
                 self.write("bob", &[(row, "a", Some(turn))]).await;
                 assert_eq!(self.flush().await, FlushState::Completed);
                 self.mirrored().await;
-                return;
+                if work == Work::Recovery {
+                    return;
+                }
             }
             Work::Flush | Work::FirstFlush | Work::Reads => {
                 self.write("alice", &[(row, "a", None), (row + 1, "a", Some(turn))]).await;
@@ -71,7 +75,7 @@ impl World {
             }
             Work::FirstFlush => self.restart().await,
             Work::Reads => self.forget_cold().await,
-            Work::Flush | Work::Compaction | Work::Vacuum => {}
+            Work::Flush | Work::Compaction | Work::Vacuum | Work::Checkpoint => {}
         }
         self.jobs += 1;
         let (engine, table) = (self.engine().clone(), self.table.clone());
@@ -148,6 +152,11 @@ async fn perform(engine: Engine, table: Arc<Table>, work: Work, id: String) -> E
             end_of(&engine, &id).await
         }
         Work::Vacuum => told(engine.flusher().vacuum(&table, Duration::ZERO).await.map(drop)),
+        Work::Checkpoint => {
+            let runner = &engine.flusher().runner;
+            let version = runner.hot.snapshot().tier(table.id).unwrap().cold_version;
+            told(runner.cold.log(table.uuid).checkpoint(version).await)
+        }
         Work::Reads => {
             let keys =
                 (0..60).flat_map(|first| ["a", "b"].map(|second| [Value::Int(first), Value::Text(second.into())]));
@@ -244,6 +253,7 @@ async fn live_through_all(fault: Fault) {
         (Work::FirstFlush, 12),
         (Work::Compaction, 10),
         (Work::Vacuum, 6),
+        (Work::Checkpoint, 3),
         (Work::Recovery, 8),
         (Work::Reads, 4),
     ];
@@ -263,6 +273,16 @@ async fn any_request_may_fail() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_answer_of_any_request_may_be_lost() {
     live_through_all(Fault::LosesAnswer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_answer_may_break_off() {
+    live_through_all(Fault::BreaksOff).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_answer_may_end_early() {
+    live_through_all(Fault::EndsEarly).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,20 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use kalamdb_api::flush::{FlushReason, FlushState};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::ledger::{Entry, Ledger, RowOf, apply};
+use super::ledger::{Entry, History, Ledger, RowOf, apply};
 use super::{FOLDER, PASSAGE, POINT, SEED};
 use crate::EngineError;
 use crate::catalog::CatalogChange;
 use crate::engine::{Engine, LookUp, RowWrite};
 use crate::flush::run::Step;
-use crate::flush::tests::{Model, USERS, World, copy_folder};
+use crate::flush::tests::{Ahead, Model, USERS, World, copy_folder};
 use crate::schema::testing::table;
 use crate::schema::{SqlType, TableKind, TableName, UserId};
 use crate::transaction::TransactionLimits;
@@ -36,9 +36,11 @@ enum Work {
     Vacuum,
     DropTable,
     LoseVolume,
+    Trim,
+    Expire,
 }
 
-const WORKS: [Work; 9] = [
+const WORKS: [Work; 11] = [
     Work::Write,
     Work::Flush,
     Work::SettleFlush,
@@ -48,14 +50,18 @@ const WORKS: [Work; 9] = [
     Work::Vacuum,
     Work::DropTable,
     Work::LoseVolume,
+    Work::Trim,
+    Work::Expire,
 ];
 /// Every point is passed three times by then.
 const ROUNDS: usize = 5;
 
-struct Life {
-    world: World,
+pub(super) struct Life {
+    pub(super) world: World,
     ledger: Ledger,
-    random: StdRng,
+    /// What the ledger says.
+    pub(super) history: History,
+    pub(super) random: StdRng,
     point: Option<String>,
 }
 
@@ -118,6 +124,8 @@ fn first_of(point: &str) -> usize {
         "vacuum" => Work::OutrunCompaction,
         "catalog" | "mirror" => Work::DropTable,
         "recovery" => Work::LoseVolume,
+        "trim" => Work::Trim,
+        "expiry" => Work::Expire,
         _ => Work::Write,
     };
     WORKS.iter().position(|known| *known == work).unwrap()
@@ -128,17 +136,32 @@ impl Life {
     async fn begin(folder: PathBuf, ledger: Ledger, point: Option<String>, seed: u64) -> Self {
         let history = Ledger::history(&folder);
         let copy = tempfile::Builder::new().prefix("life-").tempdir_in(&folder).unwrap();
-        if let Some(before) = history.folder {
-            copy_folder(&before, copy.path());
+        if let Some(before) = &history.folder {
+            copy_folder(before, copy.path());
         }
         ledger.note(&Entry::Folder(copy.path().into()));
-        let mut world = World::over(copy, TableKind::User).await;
-        (world.model, world.jobs) = (history.model, 1000 * history.hits.len() as u32);
-        let mut life = Self { world, ledger, random: StdRng::seed_from_u64(seed), point };
-        if let Some(rows) = history.doubt {
+        let clock = Arc::new(Ahead(history.ahead.into()));
+        let mut world = World::over_at(copy, TableKind::User, clock).await;
+        (world.model, world.jobs) = (history.model.clone(), 1000 * history.hits.len() as u32);
+        let mut life = Self { world, ledger, history, random: StdRng::seed_from_u64(seed), point };
+        life.settle_floor().await;
+        life.settle_streams().await;
+        if let Some(rows) = life.history.doubt.clone() {
             life.settle_doubt(&rows).await;
         }
         life
+    }
+
+    /// Adds a line to the ledger.
+    pub(super) fn note(&mut self, entry: Entry) {
+        self.ledger.note(&entry);
+        self.history.add(entry);
+    }
+
+    /// The last statement is there.
+    fn done(&mut self) {
+        let last = self.world.engine().committer().shared().committed();
+        self.note(Entry::Done(last));
     }
 
     /// The one statement whose answer never came is there as a whole, or not at all.
@@ -155,13 +178,18 @@ impl Life {
             "{rows:?} is half there, or something else is lost: {found:?} instead of {:?}",
             self.world.model
         );
-        self.ledger.note(if found == after { &Entry::Done } else { &Entry::Undone });
+        match found == after {
+            true => self.done(),
+            false => self.note(Entry::Undone),
+        }
         self.world.model = found;
     }
 
     /// Everything that was acknowledged is there, in one place, and stays so over jobs that tidy up; nothing is left behind.
     async fn check(&mut self) {
         self.world.check("after the death").await;
+        self.check_changes("after the death");
+        self.check_streams("after the death").await;
         self.write().await;
         self.world.await_jobs().await;
         assert_ne!(self.world.compact().await, FlushState::Failed);
@@ -206,8 +234,16 @@ impl Life {
             }
             Work::DropTable => self.drop_table().await,
             Work::LoseVolume => self.lose_volume().await,
+            Work::Trim => {
+                self.write().await;
+                self.trim().await;
+            }
+            Work::Expire => self.expire().await,
         }
-        self.world.check(&format!("after {work:?}")).await;
+        let when = format!("after {work:?}");
+        self.world.check(&when).await;
+        self.check_changes(&when);
+        self.check_streams(&when).await;
     }
 
     /// Rows that a flush's end must mask are written before the next life settles it.
@@ -287,8 +323,10 @@ impl Life {
         assert_eq!(self.world.flush().await, FlushState::Completed);
         self.world.mirrored().await;
         let flushed = self.world.model.clone();
+        self.note(Entry::Losing);
         self.world.lose_volume(flushed).await;
         self.world.recovered().await;
+        self.settle_floor().await;
     }
 
     /// Some statements, among them a transaction over both users' rows.
@@ -333,18 +371,18 @@ impl Life {
 
     /// Rows of one user.
     async fn statement(&mut self, rows: Vec<RowOf>) {
-        self.ledger.note(&Entry::Begun(rows.clone()));
+        self.note(Entry::Begun(rows.clone()));
         let written: Vec<_> = rows.iter().map(|(_, first, second, value)| (*first, second.as_str(), *value)).collect();
         self.world.write(&rows[0].0, &written).await;
-        self.ledger.note(&Entry::Done);
+        self.done();
     }
 
     /// Rows of several users, in a transaction that looks them up in its own snapshot.
     async fn transact(&mut self, rows: Vec<RowOf>) {
-        self.ledger.note(&Entry::Begun(rows.clone()));
+        self.note(Entry::Begun(rows.clone()));
         while !self.try_transact(&rows).await {}
         apply(&mut self.world.model, &rows);
-        self.ledger.note(&Entry::Done);
+        self.done();
     }
 
     async fn try_transact(&self, rows: &[RowOf]) -> bool {

@@ -1,6 +1,7 @@
 //! What a Delta log tells of jobs and owners, and what it does not tell.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use kalamdb_api::flush::FlushState;
 
@@ -102,6 +103,7 @@ async fn a_version_that_was_cleaned_away_is_not_free() {
             model: before,
             table: world.table.clone(),
             faults,
+            clock: Arc::default(),
             folder: copy,
         };
         behind.write("", &[(5, "b", Some(5))]).await;
@@ -115,6 +117,28 @@ async fn a_version_that_was_cleaned_away_is_not_free() {
         world.restart().await;
         world.check("after the restored volume").await;
     }
+}
+
+/// Its put is refused each time: no commit reads the whole log for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_always_fails_costs_few_reads_of_the_log() {
+    const FLUSHES: usize = 45;
+    let mut world = World::in_folder(TableKind::Shared).await;
+    *world.faults.refuses.lock() = Some(".checkpoint.");
+    for round in 0..FLUSHES {
+        world.write("", &[(round as i32, "a", Some(1))]).await;
+        assert_eq!(world.flush().await, FlushState::Completed);
+    }
+    let reads = world.faults.log_reads.load(Ordering::SeqCst);
+    assert!(reads < 10 * FLUSHES, "{reads} reads of the log for {FLUSHES} flushes");
+    *world.faults.refuses.lock() = None;
+    let log = world.folder.path().join("cold").join(table_folder(world.table.uuid).as_ref()).join("_delta_log");
+    assert!(!names(&log).iter().any(|name| name.contains(".checkpoint.")), "every put was refused");
+    world.restart().await;
+    world.write("", &[(50, "a", Some(1))]).await;
+    assert_eq!(world.flush().await, FlushState::Completed);
+    assert!(names(&log).iter().any(|name| name.contains(".checkpoint.")), "a new life tries it at once");
+    world.check("after refused checkpoints").await;
 }
 
 /// What Delta's log retention leaves: the last checkpoint and the commits after it, and, where it was cut off, some of the first ones.
