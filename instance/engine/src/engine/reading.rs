@@ -22,12 +22,12 @@ const INLINE_KEYS: usize = 16;
 /// A consistent view of every table: one RocksDB snapshot, and the version of each cold table that it names.
 #[derive(Clone)]
 pub struct ReadSnapshot {
-    hot: HotSnapshot,
-    cold: PinnedCold,
+    pub(super) hot: HotSnapshot,
+    pub(super) cold: PinnedCold,
     /// Every commit of rows up to this one is seen.
-    seen_through: Seq,
+    pub(super) seen_through: Seq,
     /// What the transaction that reads has written itself.
-    overlay: Option<Arc<Overlay>>,
+    pub(super) overlay: Option<Arc<Overlay>>,
 }
 
 impl Engine {
