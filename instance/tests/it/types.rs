@@ -326,7 +326,7 @@ async fn types_stay_where_values_do() -> Result<()> {
     }
     let changed = [
         "SELECT coalesce(d, ts), coalesce(u, s), coalesce(j, f), lower(u) FROM t",
-        "SELECT d, u, j, f FROM t UNION ALL SELECT ts, s, s, s FROM t",
+        "SELECT d, u, j, f FROM t UNION ALL SELECT ts, s AS u, s AS j, s AS f FROM t",
         "SELECT CASE WHEN id = 1 THEN d ELSE ts END, CASE WHEN id = 1 THEN u ELSE 'none' END, j || '', f::TEXT FROM t",
         "SELECT max(ts), max(s), min(u || ''), string_agg(j, ',') FROM t",
     ];
