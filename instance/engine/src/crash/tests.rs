@@ -152,7 +152,9 @@ fn run_child(folder: &Path, death: Death, seed: u64) {
 fn die_in_turn(points: &[&'static str], seed: u64) {
     let (folder, mut random) = (tempfile::tempdir().unwrap(), StdRng::seed_from_u64(seed));
     for (turn, point) in points.iter().enumerate() {
-        let passage = if FIRST.contains(point) { 1 } else { random.random_range(1..=2) };
+        // A trim's first commit is the one that raises the floor.
+        let is_first = FIRST.contains(point) || point.starts_with("trim.");
+        let passage = if is_first { 1 } else { random.random_range(1..=2) };
         run_child(folder.path(), Some((point, passage)), seed + turn as u64);
     }
     run_child(folder.path(), None, seed);
