@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng};
 use ledger::Ledger;
 
 /// Every crash point there is. Those of a database's first start come first: only the first children meet them.
-const POINTS: [&str; 60] = [
+const POINTS: [&str; 61] = [
     "start.volume_opened",
     "start.life_begun",
     "start.identity_put",
@@ -74,6 +74,7 @@ const POINTS: [&str; 60] = [
     "settle.written",
     "takeover.settled",
     "vacuum.dropped_forgotten",
+    "vacuum.dropped_unnamed",
     "vacuum.folder_deleted",
     "vacuum.judged",
     "vacuum.objects_deleted",

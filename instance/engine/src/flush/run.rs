@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;
@@ -17,7 +18,7 @@ use crate::catalog;
 use crate::cold::file::{FilePlan, Layout, WrittenFile, write_files};
 use crate::cold::log::{self, DeltaLog};
 use crate::cold::name::JobName;
-use crate::cold::schema::{self, CHECKPOINT_INTERVAL, FileColumn};
+use crate::cold::schema::{self, FileColumn};
 use crate::cold::snapshot::{ColdFile, Vector};
 use crate::cold::{ColdSnapshot, ColdTier, vector};
 use crate::commit::clock::Clock;
@@ -102,6 +103,8 @@ pub struct Runner {
     pub(crate) alive: parking_lot::Mutex<HashMap<Uuid, TableId>>,
     /// Where the rows lie of the flushes that run.
     pub(crate) places: parking_lot::Mutex<HashMap<Uuid, Arc<JobPlaces>>>,
+    /// Versions from one checkpoint to the next; tests let them come sooner.
+    pub(crate) checkpoint_interval: AtomicI64,
     /// Where a test lets the process die; nowhere else is it ever set.
     pub(crate) death: parking_lot::Mutex<Death>,
 }
@@ -359,7 +362,8 @@ impl Runner {
     /// A checkpoint only saves later loads some reads: where it fails, the job has still succeeded, and the next one writes it. It is
     /// due once a multiple of the interval was passed, for that version itself may be a fence's.
     pub(crate) async fn checkpoint(&self, table: &Table, lane: &mut Lane, version: i64) {
-        if version / CHECKPOINT_INTERVAL == lane.checkpointed / CHECKPOINT_INTERVAL {
+        let interval = self.checkpoint_interval.load(Ordering::Relaxed);
+        if version / interval == lane.checkpointed / interval {
             return;
         }
         let log = self.cold.log(table.uuid);
