@@ -37,6 +37,14 @@ pub enum Plant {
     EpochsFenceInAnyOrder,
     /// A client resumes in a life that this volume does not know.
     ResumeBySeqAlone,
+    /// What somebody in this process still reads is deleted once its time has come.
+    VacuumIgnoresReaders,
+    /// The folder of a dropped table goes while the newest mirror still names the table.
+    FolderBeforeMirror,
+    /// A change that rows must hold to is made although rows were written since they were looked through.
+    AlterTrustsItsLook,
+    /// A look-up finds rows of stream tables until they are dropped.
+    ExpiredRowsAreRead,
 }
 
 /// Whether that rule is broken in the engine that the calling thread works for.
@@ -62,7 +70,7 @@ pub(crate) mod testing {
 
     impl Plant {
         /// All of them.
-        pub const ALL: [Self; 16] = [
+        pub const ALL: [Self; 20] = [
             Self::NoDirtyKeys,
             Self::DirtyKeysInMemory,
             Self::GroupBlindToItself,
@@ -79,6 +87,10 @@ pub(crate) mod testing {
             Self::OneIntentSlot,
             Self::EpochsFenceInAnyOrder,
             Self::ResumeBySeqAlone,
+            Self::VacuumIgnoresReaders,
+            Self::FolderBeforeMirror,
+            Self::AlterTrustsItsLook,
+            Self::ExpiredRowsAreRead,
         ];
     }
 

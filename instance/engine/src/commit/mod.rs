@@ -272,10 +272,10 @@ impl Committer {
         trim::trim(&self.queue, &self.shared, table, floor)
     }
 
-    /// Lets what has expired of a stream table go at once.
+    /// Drops what has expired of a stream table at once.
     #[cfg(test)]
     pub(crate) fn drop_expired(&self, table: &Table) -> Result<(), EngineError> {
-        let buckets = Buckets::of(table).expect("a stream table");
+        let Some(buckets) = Buckets::of(table) else { return Ok(()) };
         expiry::drop_expired(&self.queue, &self.shared, table, buckets, &mut expiry::Dropped::new()).map(drop)
     }
 
@@ -283,11 +283,16 @@ impl Committer {
         &self.shared
     }
 
-    /// Commits what waits, and ends the threads: first those that send commits of their own.
-    pub async fn close(&self) {
+    /// Ends the threads that send commits of their own.
+    pub(crate) async fn end_background(&self) {
         let background = std::mem::take(&mut *self.threads.background.lock());
         let stopped = tokio::task::spawn_blocking(move || background.into_iter().for_each(Background::stop));
         stopped.await.expect("joining threads does not panic");
+    }
+
+    /// Commits what waits, and ends the threads: first those that send commits of their own.
+    pub async fn close(&self) {
+        self.end_background().await;
         // Where the thread is gone already, there is nothing to stop.
         let _ = self.queue.send(Message::Stop).await;
         let writer = self.threads.writer.lock().take();

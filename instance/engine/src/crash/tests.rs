@@ -20,7 +20,7 @@ use rand::{Rng, SeedableRng};
 use ledger::Ledger;
 
 /// Every crash point there is. Those of a database's first start come first: only the first children meet them.
-const POINTS: [&str; 68] = [
+const POINTS: [&str; 69] = [
     "start.volume_opened",
     "start.life_begun",
     "start.identity_put",
@@ -84,6 +84,7 @@ const POINTS: [&str; 68] = [
     "trim.staged",
     "trim.written",
     "vacuum.dropped_forgotten",
+    "vacuum.dropped_unnamed",
     "vacuum.folder_deleted",
     "vacuum.judged",
     "vacuum.objects_deleted",

@@ -1,7 +1,5 @@
 //! When the checkpoint of a Delta log is due. Pure.
 
-use crate::cold::schema::CHECKPOINT_INTERVAL;
-
 /// What one process knows of a log's checkpoints.
 #[derive(Debug, Default)]
 pub struct Checkpoints {
@@ -20,14 +18,15 @@ struct Failed {
 }
 
 impl Checkpoints {
-    /// Whether one is to be written of that version: once a multiple of the interval was passed, for that version itself may be a fence's.
+    /// Whether one is to be written of that version: once a multiple of the interval, in versions, was passed, for that version itself may
+    /// be a fence's.
     ///
     /// Each try reads all entries since the last checkpoint, which grow while it fails: so it is tried at the next version, and then
     /// after twice as many as the time before. However long it fails, about two entries are read for each that is put.
-    pub fn is_due(&self, version: i64) -> bool {
+    pub fn is_due(&self, version: i64, interval: i64) -> bool {
         match &self.failed {
             Some(failed) => version >= failed.next,
-            None => version / CHECKPOINT_INTERVAL != self.written / CHECKPOINT_INTERVAL,
+            None => version / interval != self.written / interval,
         }
     }
 
@@ -46,12 +45,13 @@ impl Checkpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cold::schema::CHECKPOINT_INTERVAL;
 
     /// The versions from the first on at which it is tried, of `versions` of them.
     fn tried(checkpoints: &mut Checkpoints, versions: std::ops::Range<i64>, succeeds: bool) -> Vec<i64> {
         let mut tried = Vec::new();
         for version in versions {
-            if checkpoints.is_due(version) {
+            if checkpoints.is_due(version, CHECKPOINT_INTERVAL) {
                 tried.push(version);
                 if succeeds { checkpoints.written(version) } else { checkpoints.failed(version) }
             }

@@ -46,6 +46,7 @@ use self::rests::Rests;
 use self::run::{Flushed, Lane, Runner};
 use crate::EngineError;
 use crate::cold::ColdTier;
+use crate::cold::schema::CHECKPOINT_INTERVAL;
 use crate::commit::Committer;
 use crate::commit::clock::Clock;
 use crate::compaction::{Compacted, Tending};
@@ -115,6 +116,7 @@ impl Flusher {
                 stopped,
                 alive: Mutex::default(),
                 places: Mutex::default(),
+                checkpoint_interval: CHECKPOINT_INTERVAL.into(),
                 death: Mutex::default(),
             },
             config: config.flush.clone(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;
@@ -103,6 +104,8 @@ pub struct Runner {
     pub(crate) alive: parking_lot::Mutex<HashMap<Uuid, TableId>>,
     /// Where the rows lie of the flushes that run.
     pub(crate) places: parking_lot::Mutex<HashMap<Uuid, Arc<JobPlaces>>>,
+    /// Versions from one checkpoint to the next; tests let them come sooner.
+    pub(crate) checkpoint_interval: AtomicI64,
     /// Where a test lets the process die; nowhere else is it ever set.
     pub(crate) death: parking_lot::Mutex<Death>,
 }
@@ -359,7 +362,8 @@ impl Runner {
 
     /// A checkpoint only saves later loads some reads: where it fails, the job has still succeeded, and a later one writes it.
     pub(crate) async fn checkpoint(&self, table: &Table, lane: &mut Lane, version: i64) {
-        if !lane.checkpoints.is_due(version) {
+        let interval = self.checkpoint_interval.load(Ordering::Relaxed);
+        if !lane.checkpoints.is_due(version, interval) {
             return;
         }
         crash_point!("checkpoint.due");

@@ -7,11 +7,12 @@ use super::places::JobPlaces;
 use super::run::{LOG_RETENTION_MS, Lane, Runner};
 use super::{Intent, IntentKind};
 use crate::EngineError;
+use crate::catalog;
 use crate::cold::log::{self, Commit, DeltaLog, Put};
 use crate::cold::look_up::places_in;
 use crate::cold::{ColdFile, ColdSnapshot, schema};
 use crate::engine::Place;
-use crate::hot::RowKey;
+use crate::hot::{HotSnapshot, RowKey};
 use crate::plant::{Plant, planted};
 use crate::point::point;
 use crate::schema::Table;
@@ -41,6 +42,7 @@ impl Runner {
     /// Step 4, in operation and after a crash alike: what took the next version ends a job of ours, or stops the table.
     pub async fn settle(&self, table: &Arc<Table>, lane: &mut Lane) -> Result<Settled, EngineError> {
         let hot = self.hot.snapshot();
+        check_exists(&hot, table)?;
         let (tier, intents) = (hot.tier(table.id)?, hot.intents(table.id)?);
         let version = tier.cold_version + 1;
         let Some(commit) = self.cold.log(table.uuid).read(version).await? else { return Ok(Settled::Free) };
@@ -147,7 +149,9 @@ impl Runner {
         if lane.listed.is_some_and(|listed| (listed..listed + LISTING_PERIOD_MS).contains(&now)) {
             return Ok(());
         }
-        let next = self.hot.snapshot().tier(table.id)?.cold_version + 1;
+        let hot = self.hot.snapshot();
+        check_exists(&hot, table)?;
+        let next = hot.tier(table.id)?.cold_version + 1;
         if let Some(newest) = self.cold.log(table.uuid).newest_without(next).await? {
             return Err(self.stop(table, outlived(self.cold.store().name(), table, next, newest)));
         }
@@ -213,6 +217,14 @@ async fn find_known_places(
     let find = move || known.of(&missing).map(|found| missing.into_iter().zip(found).collect::<Vec<_>>());
     places.extend(tokio::task::spawn_blocking(find).await.expect("counting rows does not panic")?);
     Ok(())
+}
+
+/// A table that was dropped has no tier any more: its log would look like another owner's to the last of its jobs.
+fn check_exists(hot: &HotSnapshot, table: &Table) -> Result<(), EngineError> {
+    match catalog::table_at(hot, table.id)? {
+        Some(_) => Ok(()),
+        None => Err(EngineError::NotFound { what: "table", name: table.name.to_string() }),
+    }
 }
 
 fn outlived(store: &str, table: &Table, next: i64, newest: i64) -> String {

@@ -408,6 +408,11 @@ fn database_options(limits: &Limits) -> Options {
     options.set_bytes_per_sync(1 << 20);
     options.set_keep_log_file_num(4);
     options.set_log_level(LogLevel::Warn);
+    if cfg!(test) {
+        // Tests open small volumes by the thousand: RocksDB would start so many threads, and set so much aside, for each.
+        options.set_max_file_opening_threads(1);
+        options.set_manifest_preallocation_size(64 << 10);
+    }
     options
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow::array::AsArray;
-use arrow::datatypes::{Int32Type, Int64Type};
 use deltalake_core::kernel::{Action, DeletionVectorDescriptor};
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -16,11 +15,12 @@ use roaring::RoaringTreemap;
 use uuid::Uuid;
 
 use super::reference::{At, KEY, RowId, VALUE, known_user, values};
+use super::tasks::numbers;
 use super::wire::Sea;
 use crate::cold::log::table_folder;
-use crate::cold::{ColdStore, DeltaLog};
+use crate::cold::{ColdStore, DeltaLog, name};
 use crate::flush::{Epoch, Intent, IntentKind};
-use crate::schema::{SEQ, USER_ID};
+use crate::schema::{SEQ, Table, USER_ID};
 
 /// A row of a cold file.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,8 +72,14 @@ pub struct Bucket {
     pub meant: HashMap<Uuid, Meant>,
     /// Which line of volumes has an epoch.
     pub lines: HashMap<Epoch, u32>,
+    /// Versions of each table below this may lack files: what left them did so long ago.
+    pub aged: HashMap<Uuid, usize>,
+    /// Tables whose folder was deleted.
+    pub gone: BTreeSet<Uuid>,
     files: HashMap<Arc<str>, Arc<Vec<ColdRow>>>,
     deleted: usize,
+    /// The last checkpoint of each table that was looked at.
+    checkpoints: HashMap<Uuid, Option<String>>,
 }
 
 impl Bucket {
@@ -84,8 +90,11 @@ impl Bucket {
             versions: HashMap::new(),
             meant: HashMap::new(),
             lines: HashMap::new(),
+            aged: HashMap::new(),
+            gone: BTreeSet::new(),
             files: HashMap::new(),
             deleted: 0,
+            checkpoints: HashMap::new(),
         }
     }
 
@@ -124,9 +133,48 @@ impl Bucket {
         for (table, versions) in &mut self.versions {
             let is_there = |file: &str| there.contains(&Path::from(format!("{}/{file}", table_folder(*table))));
             for version in versions {
-                version.missing = version.live.keys().filter(|file| !is_there(file)).cloned().collect();
+                let vectors = version.live.values().flatten().filter_map(name::vector_file).map(Arc::from);
+                let names = version.live.keys().cloned().chain(vectors);
+                version.missing = names.filter(|file| !is_there(file)).collect();
             }
         }
+    }
+
+    /// All that was removed by now was so long ago that it may go, and so is all of tables that are none of `served`.
+    pub fn age(&mut self, served: &BTreeSet<Uuid>) {
+        for (table, versions) in &self.versions {
+            let newest = if served.contains(table) { versions.len().saturating_sub(1) } else { usize::MAX };
+            self.aged.insert(*table, newest);
+        }
+    }
+
+    /// Looks at a table's newest checkpoint, if it is new; answers its version, and what is wrong where it says other than the commits.
+    pub async fn learn_checkpoint(&mut self, table: &Table) -> Option<(i64, Result<(), String>)> {
+        let hint = Path::from(format!("{}/_delta_log/_last_checkpoint", table_folder(table.uuid)));
+        let found = self.sea.objects.get(&hint).await.ok()?;
+        let tag = found.meta.e_tag.clone();
+        if self.checkpoints.insert(table.uuid, tag.clone()) == Some(tag) {
+            return None;
+        }
+        let hint: serde_json::Value =
+            serde_json::from_slice(&found.bytes().await.expect("it is in memory")).expect("it is JSON");
+        let version = hint["version"].as_i64().expect("it names its version");
+        let store = ColdStore::over(Arc::new(self.sea.objects.clone()), "", "the model's store");
+        let loaded = DeltaLog::of(&store, table.uuid).load(table, version).await;
+        let known = self.version(table.uuid, version);
+        let wanted: Option<BTreeSet<_>> = known.map(|known| {
+            let vectors = known.live.values().flatten().filter_map(name::vector_file);
+            known.live.keys().map(|file| file.to_string()).chain(vectors).collect()
+        });
+        let found =
+            loaded.map(|loaded| loaded.files.iter().flat_map(|file| file.names().collect::<Vec<_>>()).collect());
+        Some((
+            version,
+            match found {
+                Ok(found) if Some(&found) == wanted.as_ref() => Ok(()),
+                found => Err(format!("the checkpoint of version {version} tells {found:?}, and not {wanted:?}")),
+            },
+        ))
     }
 
     async fn read(&mut self, table: Uuid, number: usize) -> Version {
@@ -179,12 +227,13 @@ impl Bucket {
         let mut rows = Vec::new();
         for batch in reader {
             let batch = batch.expect("it can be read");
-            let column = |name: &str| batch.column_by_name(name).unwrap_or_else(|| panic!("a file without {name}"));
-            let (keys, found) = (column(KEY).as_primitive::<Int32Type>(), column(VALUE).as_primitive::<Int64Type>());
-            let (seqs, users) = (column(SEQ).as_primitive::<Int64Type>(), batch.column_by_name(USER_ID));
+            let column = |name: &str| numbers(&batch, name).expect("every file has it");
+            let (keys, found, seqs) = (column(KEY), column(VALUE), column(SEQ));
+            let users = batch.column_by_name(USER_ID);
             for at in 0..batch.num_rows() {
                 let user = users.map(|users| known_user(users.as_string::<i32>().value(at)));
-                rows.push(ColdRow { row: (user, keys.value(at)), value: found.value(at), seq: seqs.value(at) });
+                let key = i32::try_from(keys.value(at)).expect("keys are small");
+                rows.push(ColdRow { row: (user, key), value: found.value(at), seq: seqs.value(at) });
             }
         }
         let rows = Arc::new(rows);

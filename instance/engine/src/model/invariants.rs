@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::bucket::Version;
 use super::owner::{Owner, row_id};
-use super::reference::{Change, RowId, TableHistory, VALUE, to_cells, user_of, values};
+use super::reference::{Change, KEY, RowId, TableHistory, VALUE, fits, to_cells, user_of, values};
 use super::world::World;
 use crate::engine::{Resumed, Seen};
 use crate::flush::IntentKind;
@@ -18,7 +19,7 @@ pub type Fault = Result<(), String>;
 pub type Invariant = (&'static str, fn(&World) -> Fault);
 
 /// All that are looked at after every step. `no_lost_update` and `snapshots_stay_true` are looked at where a write and a reader end.
-pub const INVARIANTS: [Invariant; 7] = [
+pub const INVARIANTS: [Invariant; 8] = [
     ("one_live_place", one_live_place),
     ("reads_equal_acknowledged", reads_equal_acknowledged),
     ("change_log_complete", change_log_complete),
@@ -26,6 +27,7 @@ pub const INVARIANTS: [Invariant; 7] = [
     ("outside_reader_sees_flushed_rows", outside_reader_sees_flushed_rows),
     ("masks_hide_for_a_newer_version", masks_hide_for_a_newer_version),
     ("stops_only_with_cause", stops_only_with_cause),
+    ("rows_hold_to_their_schema", rows_hold_to_their_schema),
 ];
 
 fn each_served(world: &World, check: impl Fn(&Owner, &TableHistory) -> Fault) -> Fault {
@@ -41,7 +43,16 @@ fn each_served(world: &World, check: impl Fn(&Owner, &TableHistory) -> Fault) ->
 fn one_live_place(world: &World) -> Fault {
     each_served(world, |owner, history| {
         let mut seen = BTreeMap::new();
-        for live in owner.live_rows(&history.table, &world.bucket)? {
+        let live = match history.ttl() {
+            None => owner.live_rows(&history.table, &world.bucket)?,
+            Some(ttl) => {
+                let hot = owner.now();
+                let is_live = |updated: i64| hot.moment().now - updated < ttl;
+                let stored = owner.stream_versions(&hot, &history.table)?;
+                stored.into_iter().filter(|(_, updated)| is_live(*updated)).map(|(live, _)| live).collect()
+            }
+        };
+        for live in live {
             if let Some(before) = seen.insert(live.row, live.place.clone()) {
                 return Err(format!("{:?} lives at {before:?} and at {:?}", live.row, live.place));
             }
@@ -53,9 +64,16 @@ fn one_live_place(world: &World) -> Fault {
 /// Every serving owner reads exactly what it acknowledged; after a recovery, exactly the flushed prefix and what followed.
 fn reads_equal_acknowledged(world: &World) -> Fault {
     each_served(world, |owner, history| {
-        let live = owner.live_rows(&history.table, &world.bucket)?;
-        let found: BTreeMap<RowId, i64> = live.into_iter().map(|live| (live.row, live.value)).collect();
-        let wanted = values(&history.now.state);
+        let (found, wanted) = match history.ttl() {
+            None => {
+                let live = owner.live_rows(&history.table, &world.bucket)?;
+                (live.into_iter().map(|live| (live.row, live.value)).collect(), values(&history.now.state))
+            }
+            Some(_) => {
+                let hot = owner.now();
+                (owner.looked_up(&hot, &history.table)?, values(&history.seen_at(hot.moment().now)))
+            }
+        };
         if found == wanted { Ok(()) } else { Err(format!("it has {found:?}, and acknowledged {wanted:?}")) }
     })
 }
@@ -130,8 +148,10 @@ fn resume_loses_nothing(world: &World) -> Fault {
 
 /// Whoever reads a Delta table at any version sees the state at its W, and misses no file.
 fn outside_reader_sees_flushed_rows(world: &World) -> Fault {
-    for versions in world.bucket.versions.values() {
-        if let Some(fault) = versions.iter().find_map(super::bucket::Version::fault) {
+    for (table, versions) in &world.bucket.versions {
+        let aged = world.bucket.aged.get(table).copied().unwrap_or(0);
+        let is_promised = |(at, version): &(usize, &Version)| *at >= aged || version.missing.is_empty();
+        if let Some(fault) = versions.iter().enumerate().filter(is_promised).find_map(|(_, version)| version.fault()) {
             return Err(fault);
         }
     }
@@ -141,6 +161,9 @@ fn outside_reader_sees_flushed_rows(world: &World) -> Fault {
 /// Each mask names a row of its key, and that key has a hot version that explains the mask.
 fn masks_hide_for_a_newer_version(world: &World) -> Fault {
     each_served(world, |owner, history| {
+        if history.ttl().is_some() {
+            return Ok(());
+        }
         let masks = owner.masks(&history.table)?;
         if masks.is_empty() {
             return Ok(());
@@ -189,4 +212,18 @@ fn stops_only_with_cause(world: &World) -> Fault {
         }
     }
     Ok(())
+}
+
+/// No acknowledged row has NULL where its table takes none, or a number that its column does not hold.
+fn rows_hold_to_their_schema(world: &World) -> Fault {
+    each_served(world, |_, history| {
+        let columns = history.table.columns.iter().filter(|column| column.name != KEY);
+        for column in columns {
+            let holds = |cell: Option<&i64>| cell.map_or(column.nullable, |cell| fits(column.sql_type, *cell));
+            if let Some((row, cells)) = history.now.state.iter().find(|(_, cells)| !holds(cells.get(&column.name))) {
+                return Err(format!("{row:?} has {:?} in column {}", cells.get(&column.name), column.name));
+            }
+        }
+        Ok(())
+    })
 }

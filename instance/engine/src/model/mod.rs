@@ -3,7 +3,7 @@
 //! A case is a program: which tasks begin, and who goes on when. The engine's parts are all real: committer, jobs, fences, recovery,
 //! vacuum, scans and look-ups, over RocksDB and object_store's store in memory. After every move the invariants of the storage model hold.
 //!
-//! * [`scheduler`], [`program`], [`moves`], [`tables`]: tasks that wait for turns; programs by seed; what a move does;
+//! * [`scheduler`], [`program`], [`moves`], [`tables`], [`time`]: tasks that wait for turns; programs by seed; what a move does;
 //! * [`tasks`], [`wire`], [`owner`]: what one process does, how it reaches the store, and the process itself;
 //! * [`reference`], [`bucket`], [`world`]: what must be true, and what the store holds;
 //! * [`invariants`]: the predicates;
@@ -22,5 +22,6 @@ mod reference;
 mod scheduler;
 mod tables;
 mod tasks;
+mod time;
 mod wire;
 mod world;

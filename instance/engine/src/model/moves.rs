@@ -6,7 +6,7 @@ use super::owner::{Owner, Volume};
 use super::program::Move;
 use super::reference::row_ids;
 use super::scheduler::{self, Task};
-use super::tasks::{self, Ended, Kind, Wish, Work};
+use super::tasks::{self, Ended, HELD, Kind, Wish, Work};
 use super::wire::Fate;
 use super::world::{Saved, Violation, World, violated};
 use crate::flush::JobKind;
@@ -43,7 +43,9 @@ impl World {
             Move::Flush(owner, table) => self.job(JobKind::Flush, *owner, *table).await,
             Move::Compact(owner, table) => self.job(JobKind::Compact, *owner, *table).await,
             Move::Vacuum(owner, table) => self.vacuum(*owner, *table).await,
-            Move::Read(owner) => self.read(*owner).await,
+            Move::VacuumDropped(owner) => self.vacuum_dropped(*owner).await,
+            Move::Read(owner) => self.read(*owner, false).await,
+            Move::Hold(owner) => self.read(*owner, true).await,
             Move::Turn(task, fate) => self.turn(usize::from(*task), *fate).await,
             Move::Run(task, points) => self.run_on(usize::from(*task), *points).await,
             Move::Arrive(number) => {
@@ -76,11 +78,20 @@ impl World {
             Move::AddColumn(table) => self.add_column(*table).await,
             Move::DropColumn(table) => self.change_column(*table, false).await,
             Move::RenameColumn(table) => self.change_column(*table, true).await,
+            Move::Modify(table, column, to) => self.modify(*table, *column, *to).await,
+            Move::SetNullable(table, column, nullable) => self.set_nullable(*table, *column, *nullable).await,
             Move::Recreate(table) => self.recreate(*table).await,
+            Move::Drop(table) => self.drop_table(*table).await,
+            Move::Make(kind) => self.make_table(*kind).await,
+            Move::MakeStream => self.make_stream().await,
+            Move::DropExpired(owner) => self.drop_expired(*owner).await,
+            Move::Wait(until) => self.wait(*until),
+            Move::Age(span) => self.age(*span),
+            Move::Sweep(span, table) => self.sweep(*span, *table).await,
         }
     }
 
-    fn serving(&self, number: u8) -> Option<usize> {
+    pub(super) fn serving(&self, number: u8) -> Option<usize> {
         let serving: Vec<_> = (0..self.owners.len()).filter(|at| self.owners[*at].serves).collect();
         (!serving.is_empty()).then(|| serving[usize::from(number) % serving.len()])
     }
@@ -88,13 +99,16 @@ impl World {
     /// A process that may make Delta commits, and one of its tables.
     pub(super) fn committing(&self, owner: u8, table: u8) -> Option<(usize, Arc<Table>)> {
         let owner = self.serving(owner).filter(|at| self.owners[*at].epoch().is_some())?;
-        let tables: Vec<_> = self.owners[owner].served().map(|history| history.table.clone()).collect();
+        let cold = self.owners[owner].served().filter(|history| history.ttl().is_none());
+        let tables: Vec<_> = cold.map(|history| history.table.clone()).collect();
         (!tables.is_empty()).then(|| (owner, tables[usize::from(table) % tables.len()].clone()))
     }
 
     async fn write(&mut self, owner: u8, rows: &[(u8, u8, bool)], transaction: bool) -> Done {
         let Some(owner) = self.serving(owner).map(|at| &self.owners[at]) else { return Ok(()) };
-        let tables: Vec<_> = owner.served().map(|history| history.table.clone()).collect();
+        // Transactions are not for stream tables.
+        let written = owner.served().filter(|history| !transaction || history.ttl().is_none());
+        let tables: Vec<_> = written.map(|history| history.table.clone()).collect();
         if tables.is_empty() || self.writers(owner.id).len() >= WRITERS {
             return Ok(());
         }
@@ -117,7 +131,7 @@ impl World {
         }
     }
 
-    async fn begin(
+    pub(super) async fn begin(
         &mut self,
         owner: u32,
         work: Work,
@@ -172,17 +186,30 @@ impl World {
         self.begin(id, work, name.to_string(), tasks::job(engine, kind, job, name)).await
     }
 
-    async fn vacuum(&mut self, owner: u8, table: u8) -> Done {
+    pub(super) async fn vacuum(&mut self, owner: u8, table: u8) -> Done {
         let Some((owner, table)) = self.committing(owner, table) else { return Ok(()) };
         let (id, engine, about) = (self.owners[owner].id, self.owners[owner].engine.clone(), table.name.to_string());
         self.begin(id, Work::Vacuum, about, tasks::vacuum(engine, table)).await
     }
 
-    async fn read(&mut self, owner: u8) -> Done {
+    pub(super) async fn vacuum_dropped(&mut self, owner: u8) -> Done {
+        let Some(owner) = self.serving(owner).map(|at| &self.owners[at]) else { return Ok(()) };
+        let (id, engine) = (owner.id, owner.engine.clone());
+        if owner.epoch().is_none() {
+            return Ok(());
+        }
+        let retention = engine.config().vacuum.retention;
+        self.begin(id, Work::Vacuum, "of dropped tables".into(), tasks::vacuum_dropped(engine, retention)).await
+    }
+
+    async fn read(&mut self, owner: u8, holds: bool) -> Done {
         let Some(owner) = self.serving(owner).map(|at| &self.owners[at]) else { return Ok(()) };
         let (_, snapshot) = owner.engine.read();
-        let expected = owner.served().map(|history| (history.table.clone(), history.now.state.clone())).collect();
-        self.begin(owner.id, Work::Read, "of everything".into(), tasks::read(snapshot, expected)).await
+        let expected = owner.expected(&snapshot);
+        match holds {
+            true => self.begin(owner.id, Work::Read, HELD.into(), tasks::hold(snapshot, expected)).await,
+            false => self.begin(owner.id, Work::Read, "of everything".into(), tasks::read(snapshot, expected)).await,
+        }
     }
 
     async fn turn(&mut self, number: usize, fate: Fate) -> Done {
@@ -207,7 +234,7 @@ impl World {
         Ok(())
     }
 
-    async fn let_go(&mut self, at: usize, fate: Fate) -> Done {
+    pub(super) async fn let_go(&mut self, at: usize, fate: Fate) -> Done {
         let mut task = self.tasks.remove(at);
         let from = task.waits_at();
         let all = || self.owners.iter().chain(&self.stale);
@@ -250,7 +277,7 @@ impl World {
             }
             match task.kind.work {
                 Work::Read => true,
-                Work::Vacuum => task.waits_at() == "vacuum.judged",
+                Work::Vacuum => ["vacuum.judged", "vacuum.dropped_judged"].contains(&task.waits_at()),
                 _ => {
                     task.kind.stale_since = Some(sent);
                     is_stored.contains(&task.waits_at())
@@ -327,19 +354,21 @@ impl World {
         }
         for owner in self.owners.iter().filter(|owner| owner.serves) {
             let (_, snapshot) = owner.engine.read();
-            let served = owner.served().map(|history| (history.table.clone(), history.now.state.clone()));
-            let faults = tasks::faults_of(&snapshot, &served.collect::<Vec<_>>()).await;
+            let faults = tasks::faults_of(&snapshot, &owner.expected(&snapshot)).await;
             if !faults.is_empty() {
                 return Err(violated("reads_equal_acknowledged", format!("owner {}: {}", owner.id, faults.join("; "))));
             }
         }
-        Ok(())
+        self.leave_no_folder().await
     }
 }
 
 fn outcome(ended: &Ended) -> String {
     match ended {
-        Ended::Started | Ended::Read(_) | Ended::Wrote(_, Ok(_)) => "its end".into(),
+        Ended::Started | Ended::Read(_) | Ended::Wrote(_, Ok(_)) | Ended::Altered(_, _, Ok(())) => "its end".into(),
+        Ended::Altered(_, _, Err(error)) => format!("its end: {}", without_ids(&error.to_string())),
+        Ended::VacuumedDropped(Ok(gone)) => format!("its end: {} folders are gone", gone.len()),
+        Ended::VacuumedDropped(Err(error)) => format!("its end: {}", without_ids(&error.to_string())),
         Ended::Wrote(_, Err(error)) => format!("its end: {}", without_ids(&error.to_string())),
         Ended::Vacuumed(vacuumed) => format!("its end: {}", without_ids(&format!("{vacuumed:?}"))),
         Ended::Job(job) => {
@@ -349,7 +378,7 @@ fn outcome(ended: &Ended) -> String {
 }
 
 /// Ids are drawn at random: without them the same program tells the same.
-fn without_ids(text: &str) -> String {
+pub(super) fn without_ids(text: &str) -> String {
     let is_id = |word: &str| word.len() == 36 && uuid::Uuid::parse_str(word).is_ok();
     let mut told = String::new();
     for word in text.split_inclusive(|letter: char| !letter.is_ascii_hexdigit() && letter != '-') {

@@ -11,18 +11,19 @@ use rocksdb::checkpoint::Checkpoint;
 use tempfile::TempDir;
 
 use super::bucket::{Bucket, ColdRow, Place};
-use super::reference::{RowId, TableHistory, VALUE, known_user, to_cells};
+use super::reference::{RowId, State, TableHistory, VALUE, key_of, known_user, number_of, row_ids, to_cells, user_of};
 use super::wire::{Fate, Sea, Wire};
 use crate::cold::{ColdStore, ColdTier};
 use crate::commit::clock::{Clock, SystemClock};
 use crate::config::{CompactionConfig, Durability, EngineConfig, FlushConfig, Limits, ObjectStoreConfig, VacuumConfig};
-use crate::engine::{Engine, Readiness};
+use crate::engine::{Engine, ReadSnapshot, Readiness};
 use crate::flush::Epoch;
+use crate::hot::row::{RowReader, decode_row};
+use crate::hot::store::Family;
 use crate::hot::volume::Life;
-use crate::hot::{RowKey, key};
+use crate::hot::{HotSnapshot, RowKey, key};
 use crate::schema::{Table, TableId, TableName};
-use crate::seq::Seq;
-use crate::value::Value;
+use crate::seq::{EPOCH_MS, Seq};
 
 /// A clock that every reading moves by a millisecond. It begins in the present: readers of a Delta log count the age of tombstones by the
 /// computer's clock.
@@ -32,7 +33,9 @@ impl Ticks {
     /// Begins when the process that runs the tests first asked.
     pub fn new() -> Self {
         static BEGAN: OnceLock<i64> = OnceLock::new();
-        Self(AtomicI64::new(*BEGAN.get_or_init(|| SystemClock.now_micros())))
+        // At the same place in the buckets of stream tables, whenever that is.
+        let minute = |now: i64| now - (now - EPOCH_MS * 1000).rem_euclid(62_000_000);
+        Self(AtomicI64::new(*BEGAN.get_or_init(|| minute(SystemClock.now_micros()))))
     }
 
     /// Begins when every tick of the first is over.
@@ -41,6 +44,16 @@ impl Ticks {
         ticks.0.fetch_add(1_000_000_000, Ordering::SeqCst);
         ticks
     }
+
+    /// What the next reading says.
+    pub fn next(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Time goes by.
+    pub fn advance(&self, micros: i64) {
+        self.0.fetch_add(micros, Ordering::SeqCst);
+    }
 }
 
 impl Clock for Ticks {
@@ -48,6 +61,9 @@ impl Clock for Ticks {
         self.0.fetch_add(1000, Ordering::SeqCst)
     }
 }
+
+/// Versions from one checkpoint to the next: few, so that short programs write some.
+const CHECKPOINT_INTERVAL: i64 = 4;
 
 /// A volume that is not in use: a copy of one as it was at a moment.
 #[derive(Debug)]
@@ -150,6 +166,8 @@ impl Owner {
         let store = ColdStore::over(Arc::new(wire), "", "the model's store");
         let engine = Engine::assemble(config(&volume), clock, ColdTier::over(store, 1 << 20)).await;
         let engine = engine.expect("a volume that was closed or killed can be opened");
+        engine.committer().end_background().await;
+        engine.flusher().runner.checkpoint_interval.store(CHECKPOINT_INTERVAL, Ordering::Relaxed);
         Self { id, line, engine, tables: BTreeMap::new(), serves: false, fate, sent, _volume: volume }
     }
 
@@ -201,6 +219,11 @@ impl Owner {
         self.tables.values().filter(move |history| serves && self.stopped(history.table.id).is_none())
     }
 
+    /// What a reader must find in its snapshot, which was taken just now.
+    pub fn expected(&self, snapshot: &ReadSnapshot) -> Vec<(Arc<Table>, Arc<State>)> {
+        self.served().map(|history| (history.table.clone(), history.seen_at(snapshot.read_at()))).collect()
+    }
+
     /// What one RocksDB snapshot sees of a table: cold rows minus masks, and hot rows above `flushed_through`. Fails with what is not to be.
     pub fn live_rows(&self, table: &Arc<Table>, bucket: &Bucket) -> Result<Vec<LiveRow>, String> {
         let hot = self.engine.hot().snapshot();
@@ -231,6 +254,39 @@ impl Owner {
         Ok(live)
     }
 
+    /// What is hot now, read at this moment.
+    pub fn now(&self) -> HotSnapshot {
+        self.engine.hot().snapshot().at(self.engine.committer().shared().clock.moment())
+    }
+
+    /// Every stored version of a stream table's rows, and its `_updated`.
+    pub fn stream_versions(&self, hot: &HotSnapshot, table: &Arc<Table>) -> Result<Vec<(LiveRow, i64)>, String> {
+        let (mut versions, reader) = (Vec::new(), RowReader::of_all(table));
+        let read = hot.each(Family::StreamTable, &key::table_prefix(table.id), |stored, bytes| {
+            // After its time bucket.
+            let found = RowKey::from_bytes(table.kind, &stored[8..])?;
+            let (header, row) = decode_row(table, &reader, bytes)?;
+            let value = row.map(|row| to_cells(table, &row)[VALUE]).expect("stream tables have no tombstones");
+            versions.push((LiveRow { row: row_id(table, &found), value, place: None }, header.updated));
+            Ok(())
+        });
+        read.map_err(|error| error.to_string())?;
+        Ok(versions)
+    }
+
+    /// What look-ups find in the hot tier.
+    pub fn looked_up(&self, hot: &HotSnapshot, table: &Arc<Table>) -> Result<BTreeMap<RowId, i64>, String> {
+        let text = |error: crate::EngineError| error.to_string();
+        let mut found = BTreeMap::new();
+        for row in row_ids(table) {
+            let key = key_of(table, row).map_err(text)?;
+            let rows = hot.rows_at(table, user_of(row).as_ref(), &[key]).map_err(text)?;
+            let cells = rows.into_iter().flatten().filter_map(|found| found.row).map(|cells| to_cells(table, &cells));
+            found.extend(cells.map(|cells| (row, cells[VALUE])));
+        }
+        Ok(found)
+    }
+
     /// The masks of a table.
     pub fn masks(&self, table: &Arc<Table>) -> Result<Vec<MaskedRow>, String> {
         let hot = self.engine.hot().snapshot();
@@ -249,8 +305,7 @@ impl Owner {
 /// Which row a stored key is of.
 pub fn row_id(table: &Table, found: &RowKey) -> RowId {
     let user = found.user.as_ref().map(|user| known_user(user.as_str()));
-    match key::decode_key(table, &found.key).as_deref() {
-        Ok([Value::Int(number)]) => (user, *number),
-        other => panic!("a key that nobody wrote: {other:?}"),
-    }
+    let values = key::decode_key(table, &found.key).expect("a stored key can be read");
+    let number = values.first().and_then(number_of).expect("keys are integers");
+    (user, i32::try_from(number).expect("keys are small"))
 }

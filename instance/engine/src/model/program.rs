@@ -21,8 +21,12 @@ pub enum Move {
     Compact(u8, u8),
     /// A vacuum.
     Vacuum(u8, u8),
+    /// A vacuum of the folders of dropped tables.
+    VacuumDropped(u8),
     /// A reader takes its snapshot.
     Read(u8),
+    /// A reader takes its snapshot, and looks into every table at once, so that it holds what it will read.
+    Hold(u8),
     /// A task goes on to its next point; a Delta commit that it sends there meets this fate.
     Turn(u16, Fate),
     /// A task goes on for so many points, with nobody between them.
@@ -47,8 +51,46 @@ pub enum Move {
     DropColumn(u8),
     /// That column gets another name.
     RenameColumn(u8),
+    /// A column, or the key, gets another type, for which the rows are looked through: (table, column, type).
+    Modify(u8, u8, u8),
+    /// A column takes NULL from now on, or none, for which the rows are looked through: (table, column, whether).
+    SetNullable(u8, u8, bool),
     /// A table is dropped, and one of its name made.
     Recreate(u8),
+    /// A table is dropped.
+    Drop(u8),
+    /// One that was dropped is made anew.
+    Make(u8),
+    /// A stream table is made.
+    MakeStream,
+    /// What has expired in stream tables is dropped.
+    DropExpired(u8),
+    /// Time goes by.
+    Wait(Until),
+    /// So much time passes that what was removed may go.
+    Age(Span),
+    /// The same, and a table and what was dropped are vacuumed at once.
+    Sweep(Span, u8),
+}
+
+/// A long time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// Longer than what was removed stays for readers outside.
+    Week,
+    /// Longer than entries of a log stay that a checkpoint has replaced.
+    Month,
+}
+
+/// Up to where time goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// A few readings of the clock before the next row of a stream table expires.
+    JustBefore,
+    /// The moment at which it does.
+    Expiry,
+    /// Half of that time.
+    Half,
 }
 
 /// What a program is mainly about: how often each kind of move comes, beside writes, flushes and turns.
@@ -72,13 +114,21 @@ pub enum Scenario {
     Resumed,
     /// Tables are altered, dropped and made.
     Tables,
+    /// Columns get other types, and take NULL or do not, beside writers.
+    Altered,
+    /// Tables are dropped and made, and their folders vacuumed.
+    Dropped,
+    /// What was removed goes, and checkpoints replace entries of the log.
+    Expired,
+    /// Stream tables, whose rows expire.
+    Streams,
     /// All of it.
     Wide,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Flush,
         Self::Readers,
         Self::Compaction,
@@ -88,6 +138,10 @@ impl Scenario {
         Self::Restored,
         Self::Resumed,
         Self::Tables,
+        Self::Altered,
+        Self::Dropped,
+        Self::Expired,
+        Self::Streams,
         Self::Wide,
     ];
 
@@ -104,10 +158,12 @@ impl Scenario {
         // Newcomers are about owners: rows are there already. What a client is told hangs on no job.
         let often = if self == Self::Newcomers { 2 } else { 10 };
         let (turns, runs) = if self == Self::Resumed { (4, 2) } else { (16, 16) };
-        let points = if self == Self::Newcomers { 2..16u8 } else { 2..10 };
+        let is_long = matches!(self, Self::Newcomers | Self::Expired | Self::Dropped);
+        let points = if is_long { 2..16u8 } else { 2..10 };
+        let rows = move || writes(matches!(self, Self::Streams | Self::Wide));
         let mut moves = vec![
-            (often, writes().prop_map(|(owner, rows)| Move::Write(owner, rows)).boxed()),
-            (2, writes().prop_map(|(owner, rows)| Move::Transact(owner, rows)).boxed()),
+            (often, rows().prop_map(|(owner, rows)| Move::Write(owner, rows)).boxed()),
+            (2, rows().prop_map(|(owner, rows)| Move::Transact(owner, rows)).boxed()),
             (often, (number(), 1..4u8).prop_map(|(owner, writers)| Move::Group(owner, writers)).boxed()),
             (5, of_table(Move::Flush)),
             (turns, turn(Just(Fate::Lands).boxed())),
@@ -157,12 +213,53 @@ impl Scenario {
             also(1, Just(Move::StartEmpty).boxed());
             also(3, number().prop_map(Move::Read).boxed());
         }
+        if is(&[Self::Altered]) {
+            let column = || (prop_oneof![2 => Just(0u8), 1 => Just(1)], number());
+            also(4, column().prop_map(|(table, _)| Move::AddColumn(table)).boxed());
+            also(6, (column(), number()).prop_map(|((table, column), to)| Move::Modify(table, column, to)).boxed());
+            let nullable = (column(), prop::bool::weighted(0.2));
+            also(6, nullable.prop_map(|((table, column), whether)| Move::SetNullable(table, column, whether)).boxed());
+            also(1, number().prop_map(Move::RenameColumn).boxed());
+            also(1, number().prop_map(Move::DropColumn).boxed());
+            also(2, of_table(Move::Compact));
+            also(2, number().prop_map(Move::Read).boxed());
+            also(1, number().prop_map(Move::Restart).boxed());
+            also(1, Just(Move::StartEmpty).boxed());
+        }
+        if is(&[Self::Dropped]) {
+            also(2, number().prop_map(Move::Recreate).boxed());
+            also(2, number().prop_map(Move::Drop).boxed());
+            also(3, number().prop_map(Move::Make).boxed());
+            also(5, number().prop_map(Move::VacuumDropped).boxed());
+        }
+        if is(&[Self::Dropped, Self::Expired]) {
+            let span = || prop_oneof![2 => Just(Span::Week), 1 => Just(Span::Month)];
+            also(2, span().prop_map(Move::Age).boxed());
+            also(5, (span(), 0..2u8).prop_map(|(span, table)| Move::Sweep(span, table)).boxed());
+            also(4, number().prop_map(Move::Hold).boxed());
+            also(4, of_table(Move::Vacuum));
+            also(6, of_table(Move::Compact));
+            also(2, number().prop_map(Move::Restart).boxed());
+            also(1, number().prop_map(Move::Read).boxed());
+            also(if self == Self::Dropped { 2 } else { 1 }, Just(Move::StartEmpty).boxed());
+        }
+        if is(&[Self::Streams]) {
+            let until = prop_oneof![Just(Until::JustBefore), Just(Until::Expiry), Just(Until::Half)];
+            also(10, until.prop_map(Move::Wait).boxed());
+            also(5, number().prop_map(Move::DropExpired).boxed());
+            also(4, number().prop_map(Move::Read).boxed());
+            also(2, number().prop_map(Move::Leave).boxed());
+            also(2, number().prop_map(Move::Restart).boxed());
+            also(1, Just(Move::MakeStream).boxed());
+        }
         moves
     }
 
     /// Programs of it.
     pub fn programs(self) -> impl Strategy<Value = Vec<Move>> {
-        prop::collection::vec(Union::new_weighted(self.moves()), self.length())
+        let moves = prop::collection::vec(Union::new_weighted(self.moves()), self.length());
+        let first = (self == Self::Streams).then_some(Move::MakeStream);
+        moves.prop_map(move |moves| first.clone().into_iter().chain(moves).collect())
     }
 
     /// The program of a seed, as a tree by which it can be made simpler.
@@ -189,9 +286,13 @@ fn turn(fates: BoxedStrategy<Fate>) -> BoxedStrategy<Move> {
     (any::<u16>(), fates).prop_map(|(task, fate)| Move::Turn(task, fate)).boxed()
 }
 
-fn writes() -> impl Strategy<Value = (u8, Vec<(u8, u8, bool)>)> {
+fn writes(streams: bool) -> impl Strategy<Value = (u8, Vec<(u8, u8, bool)>)> {
     // Few rows again and again, so that writers, jobs and readers meet at them.
-    let row =
-        (prop_oneof![3 => Just(0u8), 1 => Just(1)], prop_oneof![5 => 0..2u8, 1 => 2..6u8], prop::bool::weighted(0.3));
+    let table = if streams {
+        prop_oneof![1 => Just(0u8), 1 => Just(1), 4 => Just(2)].boxed()
+    } else {
+        prop_oneof![3 => Just(0u8), 1 => Just(1)].boxed()
+    };
+    let row = (table, prop_oneof![5 => 0..2u8, 1 => 2..6u8], prop::bool::weighted(0.3));
     (number(), prop_oneof![4 => prop::collection::vec(row.clone(), 1..2), 1 => prop::collection::vec(row, 2..4)])
 }

@@ -1,23 +1,30 @@
 //! What one process does beside others, as futures over the real engine that wait for turns at its points.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
 use datafusion::physical_plan::collect;
 use datafusion::prelude::SessionContext;
 use kalamdb_api::flush::{FlushJob, FlushReason};
+use uuid::Uuid;
 
-use super::reference::{Cells, KEY, RowId, State, VALUE, row_ids, to_cells, to_row, user_of};
-use crate::engine::{Engine, LookUp, ReadSnapshot, RowWrite};
+use super::reference::{
+    Alteration, Cells, KEY, RowId, State, VALUE, cells_to_write, key_of, row_ids, to_cells, to_row, user_of,
+};
+use crate::engine::{Committed, Engine, LookUp, ReadSnapshot, RowWrite};
+use crate::evolution::TableChange;
 use crate::flush::JobKind;
 use crate::point::point;
 use crate::schema::{Table, TableName};
 use crate::seq::Seq;
 use crate::transaction::TransactionLimits;
-use crate::value::Value;
 use crate::{EngineError, vacuum::Vacuumed};
 
+/// How often a reader reads what it holds.
+const LOOKS: usize = 3;
 /// How often a start tries to claim the object store.
 const CLAIMS: usize = 6;
 
@@ -38,7 +45,12 @@ pub enum Work {
     Vacuum,
     /// A reader with a snapshot.
     Read,
+    /// An ALTER TABLE that looks through the rows.
+    Alter,
 }
+
+/// A reader that has looked into every table when it took its snapshot, and so holds their files however long it takes.
+pub const HELD: &str = "of everything, which it holds";
 
 /// A task's name tag.
 #[derive(Debug, Clone)]
@@ -83,13 +95,26 @@ pub enum Ended {
     /// The start.
     Started,
     /// A write: its rows, and their sequences where the engine tells them.
-    Wrote(Vec<Written>, Result<Option<Vec<Seq>>, EngineError>),
+    Wrote(Vec<Written>, Result<Option<Stamps>, EngineError>),
     /// A job.
     Job(FlushJob),
     /// A vacuum.
     Vacuumed(Result<Vacuumed, EngineError>),
+    /// A vacuum of dropped tables: whose folder went.
+    VacuumedDropped(Result<Vec<Uuid>, EngineError>),
     /// A reader: what it found wrong.
     Read(Vec<String>),
+    /// A change of a table.
+    Altered(Arc<Table>, Alteration, Result<(), EngineError>),
+}
+
+/// What a commit gave its rows.
+#[derive(Debug)]
+pub struct Stamps {
+    /// Their sequences.
+    pub seqs: Vec<Seq>,
+    /// Their `_updated`.
+    pub updated: i64,
 }
 
 /// Claims, and settles.
@@ -116,7 +141,8 @@ pub async fn write(engine: Engine, wishes: Vec<Wish>) -> Ended {
     point!("write.looked");
     let rows = writes.len();
     let committed = engine.commit(writes).await;
-    Ended::Wrote(written, committed.map(|committed| Some(committed.seqs(rows))))
+    let stamps = |committed: Committed| Stamps { seqs: committed.seqs(rows), updated: committed.updated };
+    Ended::Wrote(written, committed.map(|committed| Some(stamps(committed))))
 }
 
 /// The same in a transaction, which looks up again by itself where rows have moved.
@@ -136,11 +162,10 @@ pub async fn transact(engine: Engine, wishes: Vec<Wish>) -> Ended {
 async fn looked_up(snapshot: &ReadSnapshot, wishes: Vec<Wish>) -> Result<(Vec<RowWrite>, Vec<Written>), EngineError> {
     let (mut writes, mut written) = (Vec::new(), Vec::new());
     for Wish { table, row, deletes } in wishes {
-        let (user, key) = (user_of(row), Engine::key_of(&table, &[Value::Int(row.1)])?);
+        let (user, key) = (user_of(row), key_of(&table, row)?);
         let look_up = snapshot.look_up(&table, user.as_ref(), std::slice::from_ref(&key)).await?.remove(0);
         let old = look_up.found().map(|found| to_cells(&table, &found.row)[VALUE]);
-        let columns = table.columns.iter().map(|column| column.name.clone()).filter(|name| name != KEY);
-        let cells: Cells = columns.map(|name| (name, old.unwrap_or(0) + 1)).collect();
+        let cells = cells_to_write(&table, old.unwrap_or(0) + 1);
         let new = Some(cells).filter(|_| !(deletes && old.is_some()));
         written.push(Written { table: table.name.clone(), row, old, new: new.clone() });
         let new = new.map(|cells| to_row(&table, row, &cells));
@@ -165,10 +190,47 @@ pub async fn vacuum(engine: Engine, table: Arc<Table>) -> Ended {
     Ended::Vacuumed(engine.flusher().vacuum(&table, retention).await)
 }
 
+/// Deletes the folders of dropped tables that may go.
+pub async fn vacuum_dropped(engine: Engine, retention: Duration) -> Ended {
+    point!("vacuum.begins");
+    let runner = &engine.flusher().runner;
+    let mut gone = Vec::new();
+    for table in runner.hot.snapshot().dropped_tables().expect("the volume can be read") {
+        match runner.vacuum_dropped(&table, retention).await {
+            Ok(deleted) => gone.extend(deleted.map(|_| table.uuid)),
+            Err(error) => return Ended::VacuumedDropped(Err(error)),
+        }
+    }
+    Ended::VacuumedDropped(Ok(gone))
+}
+
+/// Changes a table.
+pub async fn alter(engine: Engine, table: Arc<Table>, change: TableChange, alteration: Alteration) -> Ended {
+    let altered = engine.alter_table(&table, &change, 5).await;
+    Ended::Altered(table, alteration, altered)
+}
+
 /// A reader that took its snapshot before, and reads later: all that it finds must be what was acknowledged then.
 pub async fn read(snapshot: ReadSnapshot, expected: Vec<(Arc<Table>, Arc<State>)>) -> Ended {
     point!("read.begun");
     Ended::Read(faults_of(&snapshot, &expected).await)
+}
+
+/// One that holds what it will read.
+pub async fn hold(snapshot: ReadSnapshot, expected: Vec<(Arc<Table>, Arc<State>)>) -> Ended {
+    let mut held = Vec::new();
+    for (table, _) in &expected {
+        match snapshot.cold_version(table).await {
+            Ok(version) => held.push(version),
+            Err(error) => return Ended::Read(vec![format!("{} can't be held: {error}", table.name)]),
+        }
+    }
+    let mut faults = Vec::new();
+    for _ in 0..LOOKS {
+        point!("read.holds");
+        faults.extend(faults_of(&snapshot, &expected).await);
+    }
+    Ended::Read(faults)
 }
 
 /// What both ways of reading find wrong in a snapshot.
@@ -191,7 +253,7 @@ async fn looked(snapshot: &ReadSnapshot, table: &Arc<Table>) -> Result<State, En
     let mut state = State::new();
     let rows = row_ids(table);
     for part in rows.chunk_by(|one, next| one.0 == next.0) {
-        let keys: Result<Vec<_>, _> = part.iter().map(|row| Engine::key_of(table, &[Value::Int(row.1)])).collect();
+        let keys: Result<Vec<_>, _> = part.iter().map(|row| key_of(table, *row)).collect();
         let found = snapshot.look_up(table, user_of(part[0]).as_ref(), &keys?).await?;
         let found = part.iter().zip(&found).filter_map(|(row, found): (_, &LookUp)| Some((*row, found.found()?)));
         state.extend(found.map(|(row, found)| (row, to_cells(table, &found.row))));
@@ -218,19 +280,26 @@ async fn scanned(snapshot: &ReadSnapshot, table: &Arc<Table>) -> Result<State, S
 }
 
 fn add(state: &mut State, table: &Table, user: Option<&'static str>, batch: &RecordBatch) -> Result<(), String> {
-    let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("no column {name}"));
-    let keys = column(KEY)?.as_primitive::<Int32Type>();
+    let keys = numbers(batch, KEY)?;
     for at in 0..batch.num_rows() {
         let mut cells = Cells::new();
         for name in table.columns.iter().map(|column| &column.name).filter(|name| *name != KEY) {
-            let values = column(name)?.as_primitive::<Int64Type>();
+            let values = numbers(batch, name)?;
             if !values.is_null(at) {
                 cells.insert(name.clone(), values.value(at));
             }
         }
-        if state.insert((user, keys.value(at)), cells).is_some() {
+        let key = i32::try_from(keys.value(at)).expect("keys are small");
+        if state.insert((user, key), cells).is_some() {
             return Err(format!("key {} stands there twice", keys.value(at)));
         }
     }
     Ok(())
+}
+
+/// A column of whatever integer type.
+pub fn numbers(batch: &RecordBatch, name: &str) -> Result<Int64Array, String> {
+    let column = batch.column_by_name(name).ok_or_else(|| format!("no column {name}"))?;
+    let numbers = cast(column, &DataType::Int64).map_err(|error| error.to_string())?;
+    Ok(numbers.as_primitive::<Int64Type>().clone())
 }

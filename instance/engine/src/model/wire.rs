@@ -1,12 +1,14 @@
 //! The way from one process to the object store that all of them share. A Delta commit waits at its end for a turn, and what becomes of it
 //! there is the program's choice: it lands, its answer is lost, it is lost itself, or it arrives much later.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
@@ -47,6 +49,10 @@ pub struct Sea {
     pub late: Mutex<Vec<Late>>,
     /// How many objects were deleted.
     pub deleted: AtomicUsize,
+    /// Time that has gone by beside the computer's, in microseconds.
+    pub passed: AtomicU64,
+    /// How much of it had when an object was put.
+    put_after: Mutex<HashMap<Path, Duration>>,
 }
 
 impl Sea {
@@ -59,9 +65,29 @@ impl Sea {
     pub async fn arrive(&self, number: usize) {
         let Late { path, bytes } = self.late.lock().remove(number);
         match self.objects.put_opts(&path, bytes, create()).await {
-            Ok(_) | Err(Error::AlreadyExists { .. }) => {}
+            Ok(_) => self.note(&path),
+            Err(Error::AlreadyExists { .. }) => {}
             Err(error) => panic!("a store in memory fails: {error}"),
         }
+    }
+
+    async fn put(&self, path: &Path, bytes: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let put = self.objects.put_opts(path, bytes, options).await?;
+        self.note(path);
+        Ok(put)
+    }
+
+    fn note(&self, path: &Path) {
+        let passed = Duration::from_micros(self.passed.load(Ordering::SeqCst));
+        self.put_after.lock().insert(path.clone(), passed);
+    }
+
+    /// The store's clock goes by the model's.
+    fn aged(&self, mut object: ObjectMeta) -> ObjectMeta {
+        if let Some(passed) = self.put_after.lock().get(&object.location) {
+            object.last_modified += *passed;
+        }
+        object
     }
 }
 
@@ -101,16 +127,16 @@ impl ObjectStore for Wire {
     async fn put_opts(&self, path: &Path, bytes: PutPayload, options: PutOptions) -> Result<PutResult> {
         let is_commit = options.mode == PutMode::Create && path.as_ref().contains("/_delta_log/");
         if !is_commit {
-            return self.sea.objects.put_opts(path, bytes, options).await;
+            return self.sea.put(path, bytes, options).await;
         }
         point!("put");
         let fate = std::mem::take(&mut *self.fate.lock());
         self.sent.fetch_add(1, Ordering::SeqCst);
         match fate {
-            Fate::Lands => self.sea.objects.put_opts(path, bytes, options).await,
+            Fate::Lands => self.sea.put(path, bytes, options).await,
             Fate::AnswerLost => {
                 // Whether it was taken or refused, nobody hears of it.
-                let _ = self.sea.objects.put_opts(path, bytes, options).await;
+                let _ = self.sea.put(path, bytes, options).await;
                 Err(lost())
             }
             Fate::Lost => Err(lost()),
@@ -138,7 +164,8 @@ impl ObjectStore for Wire {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.sea.objects.list(prefix)
+        let sea = self.sea.clone();
+        self.sea.objects.list(prefix).map_ok(move |object| sea.aged(object)).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

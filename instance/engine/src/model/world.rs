@@ -12,7 +12,7 @@ use super::invariants::INVARIANTS;
 use super::owner::{Owner, Ticks, Volume};
 use super::reference::{Alteration, At, RowId, TableHistory, values};
 use super::scheduler::Task;
-use super::tasks::{Ended, Kind, Work, Written};
+use super::tasks::{Ended, Kind, Stamps, Work, Written};
 use crate::EngineError;
 use crate::engine::Readiness;
 use crate::flush::IntentKind;
@@ -44,6 +44,14 @@ pub struct Client {
 pub struct Saved {
     pub(super) volume: Volume,
     pub(super) tables: BTreeMap<TableName, TableHistory>,
+}
+
+/// A change of a table that is on its way.
+pub(super) struct Altering {
+    pub(super) owner: u32,
+    pub(super) table: Uuid,
+    pub(super) alteration: Alteration,
+    pub(super) was_broken: bool,
 }
 
 /// What was done, step by step. It outlives a panic.
@@ -85,7 +93,11 @@ pub struct World {
     pub trace: Trace,
     /// How each table was altered, version by version.
     pub alterations: HashMap<Uuid, Vec<Alteration>>,
+    /// Changes of tables that look through the rows, and whether a row did not hold to them since they began.
+    pub(super) altering: Vec<Altering>,
     pub(super) tasks: Vec<Task<Kind, Ended>>,
+    /// What was found where no predicate looks.
+    found: Option<Violation>,
     pub(super) clock: Arc<Ticks>,
     pub(super) numbers: u32,
 }
@@ -102,7 +114,9 @@ impl World {
             other_lines: 0,
             trace: Trace::default(),
             alterations: HashMap::new(),
+            altering: Vec::new(),
             tasks: Vec::new(),
+            found: None,
             clock: Arc::new(clock),
             numbers: 0,
         }
@@ -118,14 +132,34 @@ impl World {
     pub fn learn_of(&mut self, kind: &Kind, ended: Ended) -> Result<(), Violation> {
         match ended {
             Ended::Started => Ok(()),
-            Ended::Wrote(rows, Ok(seqs)) => self.acknowledge(kind, rows, seqs),
+            Ended::Wrote(rows, Ok(stamps)) => self.acknowledge(kind, rows, stamps),
             Ended::Wrote(_, Err(error)) => self.refused(kind, &error),
-            Ended::Job(job) => match job.message.filter(|message| message.contains("corrupt")) {
+            // A table stops at a commit of another line of volumes only.
+            Ended::Job(job) => match job.message.filter(|message| {
+                message.contains("corrupt") || self.other_lines == 0 && message.contains("is stopped")
+            }) {
                 None => Ok(()),
                 Some(message) => Err(violated("jobs_fail_only_with_cause", format!("{}: {message}", kind.about))),
             },
             Ended::Vacuumed(Ok(_) | Err(EngineError::Unavailable(_) | EngineError::TableStopped { .. })) => Ok(()),
             Ended::Vacuumed(Err(error)) => Err(violated("jobs_fail_only_with_cause", format!("a vacuum: {error}"))),
+            Ended::VacuumedDropped(Ok(gone)) => {
+                self.bucket.gone.extend(gone);
+                Ok(())
+            }
+            Ended::VacuumedDropped(Err(error)) if self.other_lines > 0 => {
+                // A later owner has come in between, whose mirror is not to be replaced.
+                self.trace.push(format!(
+                    "owner {} leaves dropped tables: {}",
+                    kind.owner,
+                    super::moves::without_ids(&error.to_string())
+                ));
+                Ok(())
+            }
+            Ended::VacuumedDropped(Err(error)) => {
+                Err(violated("jobs_fail_only_with_cause", format!("a vacuum of dropped tables: {error}")))
+            }
+            Ended::Altered(table, alteration, altered) => self.altered_by(kind, &table, alteration, altered),
             Ended::Read(faults) if faults.is_empty() => Ok(()),
             Ended::Read(faults) => Err(violated("snapshots_stay_true", faults.join("; "))),
         }
@@ -142,29 +176,31 @@ impl World {
         }
     }
 
-    fn acknowledge(&mut self, kind: &Kind, rows: Vec<Written>, seqs: Option<Vec<Seq>>) -> Result<(), Violation> {
+    fn acknowledge(&mut self, kind: &Kind, rows: Vec<Written>, stamps: Option<Stamps>) -> Result<(), Violation> {
         let Some(owner) = self.owners.iter_mut().find(|owner| owner.id == kind.owner) else { return Ok(()) };
         let mut acknowledged = Vec::new();
         for (at, written) in rows.into_iter().enumerate() {
             let history = owner.tables.get(&written.table).ok_or_else(|| {
                 violated("reads_equal_acknowledged", format!("{} took a row and is not there", written.table))
             })?;
-            let seq = match &seqs {
-                Some(seqs) => seqs[at],
+            let seq = match &stamps {
+                Some(stamps) => stamps.seqs[at],
                 None => logged_seq(owner, &history.table, written.row, history.now.seq)
                     .ok_or_else(|| violated("change_log_complete", format!("it lacks {written:?}")))?,
             };
             acknowledged.push((seq, written));
         }
         acknowledged.sort_by_key(|(seq, _)| *seq);
+        // Transactions, which do not tell, write no stream tables.
+        let updated = stamps.map_or(0, |stamps| stamps.updated);
         for (seq, Written { table, row, old, new }) in acknowledged {
             let history = owner.tables.get_mut(&table).expect("it was there a moment ago");
-            let before = history.value(row);
+            let before = history.value_before(row, updated, old);
             if before != old {
                 let fault = format!("owner {}: {table} {row:?} was read as {old:?}, and was {before:?}", kind.owner);
                 return Err(violated("no_lost_update", fault));
             }
-            history.acknowledge(seq, row, new);
+            history.acknowledge(seq, updated, row, old, new);
         }
         Ok(())
     }
@@ -190,7 +226,31 @@ impl World {
             catalog.tables.values().map(|table| table.uuid).collect::<Vec<_>>()
         }));
         self.bucket.learn(tables).await;
+        self.learn_checkpoints().await;
+        for altering in &mut self.altering {
+            let owner = self.owners.iter().find(|owner| owner.id == altering.owner);
+            let histories = owner.into_iter().flat_map(|owner| owner.tables.values());
+            let mut meant = histories.filter(|history| history.table.uuid == altering.table);
+            altering.was_broken |= meant.any(|history| altering.alteration.is_broken_by(&history.now.state));
+        }
         self.adopt_recovered();
+    }
+
+    /// Each new checkpoint tells what the commits tell.
+    async fn learn_checkpoints(&mut self) {
+        let tables: BTreeMap<Uuid, Arc<Table>> = self
+            .owners
+            .iter()
+            .flat_map(|owner| owner.tables.values())
+            .map(|history| (history.table.uuid, history.table.clone()))
+            .collect();
+        for table in tables.into_values() {
+            let Some((version, told)) = self.bucket.learn_checkpoint(&table).await else { continue };
+            self.trace.push(format!("{} has a checkpoint of version {version}", table.name));
+            if let Err(fault) = told {
+                self.found.get_or_insert(violated("checkpoints_tell_what_commits_tell", fault));
+            }
+        }
     }
 
     /// A volume that was recovered serves what was flushed.
@@ -201,6 +261,10 @@ impl World {
             }
             let hot = owner.engine.hot().snapshot();
             for table in owner.engine.catalog().tables.values() {
+                if self.bucket.gone.contains(&table.uuid) {
+                    let fault = format!("owner {} has {}, whose folder was deleted", owner.id, table.name);
+                    self.found.get_or_insert(violated("dropped_tables_stay_gone", fault));
+                }
                 let version =
                     hot.tier(table.id).ok().and_then(|tier| self.bucket.version(table.uuid, tier.cold_version));
                 let (mut at, schema) = version.map_or_else(
@@ -220,6 +284,9 @@ impl World {
 
     /// The invariants, in their order.
     pub fn check(&self) -> Result<(), Violation> {
+        if let Some(found) = &self.found {
+            return Err(found.clone());
+        }
         for (name, holds) in INVARIANTS {
             holds(self).map_err(|fault| violated(name, fault))?;
         }

@@ -15,7 +15,7 @@ use crate::commit::Committer;
 use crate::commit::clock::Clock;
 use crate::flush::Epoch;
 use crate::hot::Hot;
-use crate::schema::Table;
+use crate::schema::{Table, TableId};
 
 /// Changes that come within it share a mirror.
 const GATHER: Duration = Duration::from_millis(500);
@@ -57,6 +57,15 @@ impl Keeper {
         // A table that was dropped meanwhile is in no mirror any more.
         let gone = || EngineError::NotFound { what: "table", name: table.name.to_string() };
         if names(&mirrored) { Ok(()) } else { Err(gone()) }
+    }
+
+    /// Returns once the newest mirror, which is of this epoch, does not name the dropped table.
+    pub async fn await_forgotten(&self, table: TableId, epoch: Epoch) -> Result<(), EngineError> {
+        let mut mirrored = self.mirrored.lock().await;
+        match &*mirrored {
+            Some(catalog) if catalog.versions_of(table).is_empty() => Ok(()),
+            _ => self.write(&mut mirrored, epoch).await,
+        }
     }
 
     /// Mirrors the catalog at once, and then after each change, until `stop`.

@@ -7,10 +7,13 @@ use crate::cold::{identity, log};
 use crate::flush::Flusher;
 use crate::flush::run::Runner;
 use crate::hot::DroppedTable;
+use crate::plant::{Plant, planted};
+use crate::point::point;
 
 impl Runner {
     /// Deletes a dropped table's folder; answers with how many objects there were. None where it must stay for now: its time has not
-    /// come, it is still read or written, or the prefix has a later owner, whose catalog may have the table.
+    /// come, it is still read or written, or the prefix has a later owner, whose catalog may have the table. The mirror forgets the
+    /// table first: whoever recovers from it would bring the table back, without its rows.
     pub(crate) async fn vacuum_dropped(
         &self,
         table: &DroppedTable,
@@ -29,6 +32,15 @@ impl Runner {
         if identity::highest_epoch(store).await? != Some(own) {
             return Ok(None);
         }
+        if !planted(Plant::FolderBeforeMirror) {
+            self.keeper.await_forgotten(table.id, own).await?;
+        }
+        crash_point!("vacuum.dropped_unnamed");
+        // Again: a recovery that claims its epoch after this finds that mirror.
+        if identity::highest_epoch(store).await? != Some(own) {
+            return Ok(None);
+        }
+        point!("vacuum.dropped_judged");
         let deleted = store.delete_folder(&log::table_folder(table.uuid)).await?;
         crash_point!("vacuum.folder_deleted");
         self.hot.forget_dropped(table)?;

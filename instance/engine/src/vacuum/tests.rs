@@ -164,6 +164,16 @@ async fn the_folder_of_a_dropped_table_goes_once_its_time_has_come_and_nobody_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_folder_goes_only_once_the_mirror_does_not_name_its_table() {
+    let world = compacted().await;
+    world.drop_table().await;
+    assert!(matches!(world.vacuum_dropped(Duration::ZERO).await[..], [Some(_)]));
+    let mirror = crate::recovery::objects::newest(world.runner().cold.store()).await.unwrap();
+    let mirror = mirror.expect("there is one");
+    assert!(mirror.catalog.versions_of(world.table.id).is_empty(), "a recovery would bring it back without its rows");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_displaced_owner_deletes_no_folder() {
     let world = compacted().await;
     world.drop_table().await;
