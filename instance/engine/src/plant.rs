@@ -37,8 +37,6 @@ pub enum Plant {
     EpochsFenceInAnyOrder,
     /// A client resumes in a life that this volume does not know.
     ResumeBySeqAlone,
-    /// What somebody in this process still reads is deleted once its time has come.
-    VacuumIgnoresReaders,
     /// The folder of a dropped table goes while the newest mirror still names the table.
     FolderBeforeMirror,
     /// A change that rows must hold to is made although rows were written since they were looked through.
@@ -70,7 +68,7 @@ pub(crate) mod testing {
 
     impl Plant {
         /// All of them.
-        pub const ALL: [Self; 20] = [
+        pub const ALL: [Self; 19] = [
             Self::NoDirtyKeys,
             Self::DirtyKeysInMemory,
             Self::GroupBlindToItself,
@@ -87,7 +85,6 @@ pub(crate) mod testing {
             Self::OneIntentSlot,
             Self::EpochsFenceInAnyOrder,
             Self::ResumeBySeqAlone,
-            Self::VacuumIgnoresReaders,
             Self::FolderBeforeMirror,
             Self::AlterTrustsItsLook,
             Self::ExpiredRowsAreRead,

@@ -28,7 +28,6 @@ fn scenario_of(plant: Plant) -> Scenario {
         Plant::VacuumForAgeAlone => Scenario::Lost,
         Plant::EpochsFenceInAnyOrder => Scenario::Newcomers,
         Plant::ResumeBySeqAlone => Scenario::Resumed,
-        Plant::VacuumIgnoresReaders => Scenario::Expired,
         Plant::FolderBeforeMirror => Scenario::Dropped,
         Plant::AlterTrustsItsLook => Scenario::Altered,
         Plant::ExpiredRowsAreRead => Scenario::Streams,
@@ -53,7 +52,7 @@ const GROUPS: [&[Scenario]; 6] = [
     &[Scenario::Owners],
     &[Scenario::Newcomers, Scenario::Resumed],
     &[Scenario::Altered, Scenario::Streams],
-    &[Scenario::Dropped, Scenario::Expired],
+    &[Scenario::Dropped],
 ];
 
 fn each_is_caught(group: usize) {
@@ -94,5 +93,5 @@ groups! {
     bugs_of_owners_are_caught: 2;
     bugs_of_recoveries_and_resumes_are_caught: 3;
     bugs_of_alters_and_streams_are_caught: 4;
-    bugs_of_drops_and_expiries_are_caught: 5;
+    bugs_of_drops_are_caught: 5;
 }

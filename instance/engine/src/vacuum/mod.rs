@@ -20,7 +20,6 @@ use crate::EngineError;
 use crate::cold::log;
 use crate::flush::Flusher;
 use crate::flush::run::{Lane, Runner};
-use crate::plant::{Plant, planted};
 use crate::point::{self, point};
 use crate::schema::{Table, TableKind};
 
@@ -104,9 +103,7 @@ impl Runner {
         let Ok(known_version) = u64::try_from(version) else { return Ok(None) };
         // Files that left the table while it was written last would otherwise stay until it is written again.
         self.cold.forget_before(table.uuid, version);
-        if !planted(Plant::VacuumIgnoresReaders) {
-            known.pinned = self.cold.pinned(table.uuid);
-        }
+        known.pinned = self.cold.pinned(table.uuid);
         let live = self.cold.at_once(table, version).await?;
         known.live = live.files.iter().flat_map(|file| file.names().collect::<Vec<_>>()).collect();
         known.learn_removed(log.removed(known_version).await?);
