@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast::{Ident, ObjectName, TableObject};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, TableObject};
 use kalamdb_engine::catalog::Catalog;
 use kalamdb_engine::schema::{Column, Table, TableName};
 
@@ -23,6 +23,16 @@ const LONGEST_NAME: usize = 63;
 /// An identifier's meaning: lower case unless it was quoted.
 pub fn fold(name: &Ident) -> String {
     if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
+}
+
+/// The name of an expression that is a column and nothing else.
+pub fn column_name(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Identifier(name) => Some(fold(name)),
+        Expr::CompoundIdentifier(parts) => parts.last().map(fold),
+        Expr::Nested(inner) => column_name(inner),
+        _ => None,
+    }
 }
 
 /// The table that a name of one, two or three parts means.

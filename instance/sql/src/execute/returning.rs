@@ -15,7 +15,7 @@ use kalamdb_engine::value::Row;
 
 use super::expression::{Expressions, evaluate};
 use super::{ResultColumn, RowSet, query};
-use crate::bind::names::fold;
+use crate::bind::names::{column_name, fold};
 use crate::bind::sql_type::wire_name;
 use crate::{ErrorCode, SqlError, reply, rows};
 
@@ -132,14 +132,4 @@ fn bind_source(table: &Table, expr: &Expr, expressions: &Expressions<'_>) -> Res
             own.map_or(Source::Computed(computed), Source::Own)
         }
     })
-}
-
-/// The name of an expression that is a column and nothing else.
-fn column_name(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Identifier(name) => Some(fold(name)),
-        Expr::CompoundIdentifier(parts) => parts.last().map(fold),
-        Expr::Nested(inner) => column_name(inner),
-        _ => None,
-    }
 }

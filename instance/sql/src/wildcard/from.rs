@@ -13,7 +13,7 @@ use kalamdb_engine::schema::{DELETED, SEQ, Table, UPDATED};
 
 use super::{Hidden, Options};
 use crate::SqlError;
-use crate::bind::names::{fold, table_name};
+use crate::bind::names::{column_name, fold, table_name};
 
 const SYSTEM_COLUMNS: [&str; 3] = [SEQ, DELETED, UPDATED];
 
@@ -285,15 +285,6 @@ fn alias_of(factor: &TableFactor) -> Option<Option<&TableAlias>> {
 
 fn names_in(alias: &TableAlias) -> Vec<String> {
     alias.columns.iter().map(|column| fold(&column.name)).collect()
-}
-
-fn column_name(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Identifier(name) => Some(fold(name)),
-        Expr::CompoundIdentifier(parts) => parts.last().map(fold),
-        Expr::Nested(inner) => column_name(inner),
-        _ => None,
-    }
 }
 
 /// The constraint of a join that DataFusion can run.
