@@ -56,7 +56,7 @@ use crate::seq::Seq;
 use background::Background;
 use clock::{Clock, SeqClock};
 use queue::{Message, Outcome, QUEUE_UNIT};
-use record::CommitRecord;
+use record::{CommitRecord, FlushedRows};
 use recovery::Recovered;
 use retention::ChangeLogs;
 use unflushed::Counters;
@@ -231,20 +231,25 @@ impl Committer {
         self.submit(CommitRecord::EndFence { table, intent: intent.clone() }, QUEUE_UNIT).await.map(drop)
     }
 
-    /// Step 5 of a flush, one chunk: deletes rows that lie in the cold tier now, from the key `after` on, of at most `limit`.
-    /// Answers where the next chunk begins; none at the end of the table.
+    /// Step 5 of a flush: deletes rows that lie in the cold tier now, from the key `after` on. All of them at once where the table has no
+    /// newer one; otherwise those among at most `limit` rows. Answers where to go on; none at the end of the table.
     pub async fn delete_flushed(
         &self,
         table: &Table,
         after: Option<Vec<u8>>,
         limit: usize,
     ) -> Result<Option<Vec<u8>>, EngineError> {
-        let (hot, id, kind) = (self.shared.hot.clone(), table.id, table.kind);
+        let (id, kind) = (table.id, table.kind);
+        let delete = async |what, bytes| self.submit(CommitRecord::DeleteFlushed { table: id, what }, bytes).await;
+        if after.is_none() && !matches!(delete(FlushedRows::Whole, QUEUE_UNIT).await?, Outcome::NotAll) {
+            return Ok(None);
+        }
+        let hot = self.shared.hot.clone();
         let scan = move || hot.snapshot().flushed_part(id, kind, &after.unwrap_or_default(), limit);
         let part = tokio::task::spawn_blocking(scan).await.expect("the scan does not panic")?;
         point!("flush.scanned");
         if let Some(range) = part.range {
-            self.submit(CommitRecord::DeleteFlushed { table: id, range }, part.bytes).await?;
+            delete(FlushedRows::Part(range), part.bytes).await?;
         }
         Ok(part.next)
     }

@@ -92,6 +92,8 @@ pub(super) enum Outcome {
     Stored(Intent),
     /// The end of a flush or of a compaction lacks the places of these keys.
     Missing(Vec<RowKey>),
+    /// Nothing was done: a part has to be named.
+    NotAll,
     /// It is done.
     Done,
 }
@@ -103,6 +105,7 @@ impl std::fmt::Debug for Outcome {
             Self::Begun(..) => "Begun",
             Self::Stored(_) => "Stored",
             Self::Missing(_) => "Missing",
+            Self::NotAll => "NotAll",
             Self::Done => "Done",
         })
     }

@@ -81,12 +81,12 @@ pub enum CommitRecord {
         /// The fence's intent.
         intent: Intent,
     },
-    /// Step 5 of a flush, one chunk.
+    /// Step 5 of a flush, or a part of it.
     DeleteFlushed {
         /// The table.
         table: TableId,
-        /// Where rows lay at or below `flushed_through` when they were scanned.
-        range: KeyRange,
+        /// Which rows.
+        what: FlushedRows,
     },
     /// The oldest part of a table's change log goes.
     TrimChanges {
@@ -117,6 +117,15 @@ pub enum CommitRecord {
     },
     /// Who came in, and who did what.
     Access(Vec<AccessChange>),
+}
+
+/// Rows at or below `flushed_through` that are to be deleted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FlushedRows {
+    /// All rows of the table, if none of them is newer.
+    Whole,
+    /// Those in the range where some lay when it was scanned.
+    Part(KeyRange),
 }
 
 /// A range of stored keys: from inclusive, to exclusive.

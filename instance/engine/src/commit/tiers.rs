@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::EngineError;
 use crate::commit::judge::may_delete_hot;
 use crate::commit::queue::Outcome;
-use crate::commit::record::KeyRange;
+use crate::commit::record::{FlushedRows, KeyRange};
 use crate::commit::writer::{Writer, stage_high_water};
 use crate::engine::Place;
 use crate::flush::{Epoch, Intent, IntentKind};
@@ -126,15 +126,34 @@ impl Writer {
         Ok(())
     }
 
-    /// Flush, step 5, one chunk: rows that no read sees any more. Many with no newer one between them go as a range, which leaves one
-    /// trace in RocksDB instead of one for each.
-    pub(super) fn delete_flushed(&mut self, table: TableId, range: &KeyRange) -> Result<Outcome, EngineError> {
+    /// Flush, step 5: rows that no read sees any more.
+    pub(super) fn delete_flushed(&mut self, table: TableId, what: &FlushedRows) -> Result<Outcome, EngineError> {
+        match what {
+            FlushedRows::Whole => self.delete_all_flushed(table),
+            FlushedRows::Part((from, to)) => self.delete_flushed_between(table, from, to),
+        }
+    }
+
+    /// Where nothing newer was written the whole table goes as one range, unread.
+    fn delete_all_flushed(&mut self, table: TableId) -> Result<Outcome, EngineError> {
+        let state = self.table(table)?;
+        if !may_delete_hot(Some(state.last_written), &state.record.tier) {
+            return Ok(Outcome::NotAll);
+        }
+        let (mut flushed, from) = (WriteBatch::default(), key::table_prefix(table));
+        flushed.delete_range_cf(self.shared.hot.family(Family::of_rows(state.kind)), &from, &key::prefix_end(&from));
+        self.write(flushed, false);
+        crash_point!("flush.all_deleted");
+        Ok(Outcome::Done)
+    }
+
+    /// Many with no newer one between them go as a range, which leaves one trace in RocksDB instead of one for each.
+    fn delete_flushed_between(&mut self, table: TableId, from: &[u8], to: &[u8]) -> Result<Outcome, EngineError> {
         let state = self.table(table)?;
         let (hot, tier) = (&self.shared.hot, state.record.tier);
         let family = hot.family(Family::of_rows(state.kind));
-        let (from, to) = range;
         let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(to.clone());
+        options.set_iterate_upper_bound(to.to_vec());
         let mut rows = hot.db().raw_iterator_cf_opt(family, options);
         rows.seek(from);
         let (mut flushed, mut kept) = (WriteBatch::default(), 0);

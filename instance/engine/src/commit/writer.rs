@@ -80,7 +80,7 @@ impl Writer {
                 self.end_compaction(table, &intent, &replaced, places)
             }
             CommitRecord::EndFence { table, intent } => self.end_fence(table, &intent),
-            CommitRecord::DeleteFlushed { table, range } => self.delete_flushed(table, &range),
+            CommitRecord::DeleteFlushed { table, what } => self.delete_flushed(table, &what),
             CommitRecord::TrimChanges { table, floor, ranges } => self.trim_changes(table, floor, &ranges),
             CommitRecord::Recover(recovered) => self.recover(*recovered),
             CommitRecord::RecoverTable { table, tier, high_water } => self.recover_table(table, tier, high_water),

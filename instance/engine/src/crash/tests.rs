@@ -20,7 +20,7 @@ use rand::{Rng, SeedableRng};
 use ledger::Ledger;
 
 /// Every crash point there is. Those of a database's first start come first: only the first children meet them.
-const POINTS: [&str; 69] = [
+const POINTS: [&str; 70] = [
     "start.volume_opened",
     "start.life_begun",
     "start.identity_put",
@@ -52,6 +52,7 @@ const POINTS: [&str; 69] = [
     "fence.stored",
     "file.encoded",
     "file.uploaded",
+    "flush.all_deleted",
     "flush.begun",
     "flush.chunk_deleted",
     "flush.deleted",

@@ -24,6 +24,8 @@ use crate::cold::snapshot::{ColdFile, Vector};
 use crate::cold::{ColdSnapshot, ColdTier, vector};
 use crate::commit::clock::Clock;
 use crate::commit::{Begun, Committer};
+use crate::hot::ahead::RowsAhead;
+use crate::hot::batch::RowDecoder;
 use crate::hot::{Hot, HotSnapshot};
 use crate::plant::{Plant, planted};
 use crate::point::point;
@@ -218,26 +220,20 @@ impl Runner {
         let schema = schema::file_schema(table);
         let plan = self.file_plan(table, JobName::of(intent));
         let columns = schema::file_columns(table);
-        let mut scan = snapshot.scan(table, None, None, table.kind.is_per_user());
+        let with_user = table.kind.is_per_user();
+        let mut scan = snapshot.scan(table, None, with_user);
         if planted(Plant::RowsUpToW) {
             scan = scan.between(Seq::ZERO, intent.w);
         } else if planted(Plant::SnapshotAfterStep1) {
             let flushed_through = snapshot.tier(table.id)?.flushed_through;
-            let later = self.hot.snapshot().scan(table, None, None, table.kind.is_per_user());
+            let later = self.hot.snapshot().scan(table, None, with_user);
             scan = later.between(flushed_through, intent.w);
         }
-        let mut scan = scan.once();
-        let scanned = Arc::new(parking_lot::Mutex::new(None));
-        let end = scanned.clone();
-        let next = move || {
-            let batch = scan.next_batch(BATCH_ROWS).transpose();
-            if batch.is_none() {
-                *end.lock() = scan.take_ordinals();
-            }
-            batch
-        };
-        let batches = std::iter::from_fn(next).fuse().map(move |batch| {
-            let batch = batch?;
+        let decoder = RowDecoder::new(table, None, with_user);
+        let (mut rows, scanned) = RowsAhead::begin(scan.once(), BATCH_ROWS);
+        let next = move || rows.blocking_next().transpose();
+        let batches = std::iter::from_fn(next).fuse().map(move |rows| {
+            let batch = decoder.decode(rows?)?;
             wrote(batch.num_rows() as u64);
             let arrays = columns.iter().map(|column| {
                 let array = batch.column_by_name(&column.name).ok_or_else(|| EngineError::Corrupt {
@@ -251,7 +247,7 @@ impl Runner {
                 .map_err(|error| EngineError::Cold { action: "shape hot rows for a file".into(), source: error.into() })
         });
         let files = write_files(self.cold.store(), &self.cold.log(table.uuid), plan, batches).await?;
-        let ordinals = scanned.lock().take();
+        let ordinals = scanned.await.ok().and_then(|mut scan| scan.take_ordinals());
         let places = ordinals.and_then(|ordinals| JobPlaces::new(table.clone(), snapshot, ordinals, &files));
         Ok((files, places))
     }

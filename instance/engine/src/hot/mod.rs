@@ -3,12 +3,15 @@
 //! * [`key`], [`row`], [`changes`]: how keys, rows and change records are encoded; pure;
 //! * [`store`]: the database itself, opened once, with the record that says whose volume it is ([`volume`]);
 //! * [`stream`]: how rows of stream tables lie by time; pure;
-//! * [`snapshot`], [`scan`]: consistent reads, as rows or as Arrow batches ([`batch`]), whose rows have numbers ([`ordinals`]);
+//! * [`snapshot`], [`scan`]: consistent reads, row by row or many rows as they are [`stored`], of which [`batch`] makes Arrow batches, while the scan goes on
+//!   ([`ahead`]); rows
+//!   of a scan have numbers ([`ordinals`]);
 //! * [`dropped`]: tables that are gone and whose folder is not;
 //! * [`disk`]: free space, and the reserve that lets a flush end on a full disk.
 //!
 //! Nothing here changes a table's rows: that is the [committer's](crate::commit) alone.
 
+pub mod ahead;
 pub mod batch;
 pub mod changes;
 pub mod disk;
@@ -19,6 +22,7 @@ pub mod row;
 pub mod scan;
 pub mod snapshot;
 pub mod store;
+pub mod stored;
 pub mod stream;
 pub mod tier;
 pub mod volume;

@@ -16,6 +16,8 @@ use crate::seq::Seq;
 
 /// Keys that are kept at most.
 const SAMPLES: usize = 64 << 10;
+/// Rows from one key to the next, at first: so many are counted again at most.
+const SPACING: u64 = 16;
 /// Bytes that they take at most, about.
 const SAMPLE_BYTES: usize = 8 << 20;
 
@@ -38,7 +40,7 @@ pub struct Ordinals {
 
 impl Default for Ordinals {
     fn default() -> Self {
-        Self::keeping(SAMPLES)
+        Self { every: SPACING, ..Self::keeping(SAMPLES) }
     }
 }
 

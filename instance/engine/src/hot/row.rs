@@ -13,6 +13,9 @@
 //! column needs no rewrite. A column that is younger than the row's schema version reads its initial value; one that was dropped is
 //! skipped; one whose type has changed since is converted. Writers encode rows before they have a `_seq`; the committer [stamps](stamp) it into the bytes.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use uuid::Uuid;
 
 use crate::EngineError;
@@ -69,6 +72,11 @@ pub fn stamp(bytes: &mut [u8], seq: Seq, updated: i64) {
     bytes[10..18].copy_from_slice(&updated.to_le_bytes());
 }
 
+/// Makes an encoded row say that it was deleted.
+pub(crate) fn mark_deleted(bytes: &mut [u8]) {
+    bytes[1] |= TOMBSTONE;
+}
+
 /// Reads the header of a stored row.
 pub fn header(bytes: &[u8]) -> Result<RowHeader, EngineError> {
     let Some((fixed, _)) = bytes.split_first_chunk::<HEADER_LENGTH>() else {
@@ -87,11 +95,13 @@ pub fn header(bytes: &[u8]) -> Result<RowHeader, EngineError> {
 }
 
 /// Which columns of a table to take from stored rows. Made once, used for many rows.
+#[derive(Debug)]
 pub struct RowReader {
     /// In ascending order of column id, as fields are.
     wanted: Vec<Wanted>,
 }
 
+#[derive(Debug)]
 struct Wanted {
     id: ColumnId,
     position: usize,
@@ -104,6 +114,18 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// What a row of that schema reads, of which this field is stored; none is NULL.
+    fn read<'a>(
+        &'a self,
+        schema: SchemaVersion,
+        stored: Option<&'a [u8]>,
+    ) -> Result<Option<Cow<'a, [u8]>>, EngineError> {
+        Ok(match stored {
+            Some(field) => Some(self.converted(schema, field)?.map_or(Cow::Borrowed(field), Cow::Owned)),
+            None => self.initial.as_deref().filter(|_| self.since > schema).map(Cow::Borrowed),
+        })
+    }
+
     /// The field as it reads in the column's present type, where its bytes do not.
     fn converted(&self, schema: SchemaVersion, field: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
         let written = self.former.iter().find(|former| schema < former.until).filter(|former| !former.casts.is_empty());
@@ -143,58 +165,126 @@ impl RowReader {
         Self::new(table, 0..table.columns.len())
     }
 
-    /// Calls `each` once for every wanted column, with its place in [`Table::columns`] and its field; none is NULL.
-    pub fn visit(
+    /// How many columns it takes.
+    pub(crate) fn columns(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// The number, among the columns that it takes, of the one at that place in [`Table::columns`].
+    pub(crate) fn number_of(&self, position: usize) -> usize {
+        self.wanted.iter().position(|column| column.position == position).expect("the reader was made for this column")
+    }
+
+    /// Calls `each` once for every wanted column, with its number and where its field lies in `bytes`, of which the row is a part. What
+    /// is not there as it reads today is put behind their end.
+    pub(crate) fn locate(
         &self,
-        bytes: &[u8],
-        mut each: impl FnMut(usize, Option<&[u8]>) -> Result<(), EngineError>,
+        bytes: &mut Vec<u8>,
+        row: Range<usize>,
+        mut each: impl FnMut(usize, Field),
     ) -> Result<RowHeader, EngineError> {
-        let header = header(bytes)?;
-        let mut fields = Fields { rest: &bytes[HEADER_LENGTH..] };
-        let mut field = fields.next()?;
-        for column in &self.wanted {
-            while field.is_some_and(|(id, _)| id < column.id) {
-                field = fields.next()?;
+        let header = header(&bytes[row.clone()])?;
+        let mut fields = Fields { at: row.start + HEADER_LENGTH, end: row.end };
+        let mut next = fields.next(bytes)?;
+        for (number, column) in self.wanted.iter().enumerate() {
+            while let Some((id, _)) = next
+                && id < column.id
+            {
+                next = fields.next(bytes)?;
             }
-            let stored = field.filter(|(id, _)| *id == column.id).map(|(_, bytes)| bytes);
-            let converted = match stored {
-                Some(field) if !column.former.is_empty() => column.converted(header.schema, field)?,
-                _ => None,
+            let stored = next.filter(|(id, _)| *id == column.id).map(|(_, field)| field);
+            let field = if column.former.is_empty() && (stored.is_some() || column.since <= header.schema) {
+                stored.unwrap_or(Field::NULL)
+            } else {
+                match column.read(header.schema, stored.and_then(|field| field.of(bytes)))?.map(Cow::into_owned) {
+                    Some(field) => {
+                        let at = bytes.len();
+                        bytes.extend_from_slice(&field);
+                        Field::new(at, field.len())?
+                    }
+                    None => Field::NULL,
+                }
             };
-            let initial = || column.initial.as_deref().filter(|_| column.since > header.schema);
-            each(column.position, converted.as_deref().or(stored).or_else(initial))?;
+            each(number, field);
         }
         Ok(header)
     }
 }
 
+/// Where a field lies in a slice of bytes; or nowhere, which is NULL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Field {
+    at: u32,
+    length: u32,
+}
+
+impl Field {
+    const NULL: Self = Self { at: u32::MAX, length: 0 };
+
+    fn new(at: usize, length: usize) -> Result<Self, EngineError> {
+        let narrow =
+            |number: usize| u32::try_from(number).map_err(|_| corrupt("the rows of one batch are above 4 GiB"));
+        Ok(Self { at: narrow(at)?, length: narrow(length)? })
+    }
+
+    /// Its bytes; none of NULL.
+    pub(crate) fn of(self, bytes: &[u8]) -> Option<&[u8]> {
+        (!self.is_null()).then(|| &bytes[self.at as usize..][..self.length as usize])
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> usize {
+        self.length as usize
+    }
+
+    /// Whether it is NULL.
+    pub(crate) fn is_null(self) -> bool {
+        self == Self::NULL
+    }
+}
+
 /// Decodes a whole row; none for a tombstone.
 pub fn decode_row(table: &Table, reader: &RowReader, bytes: &[u8]) -> Result<(RowHeader, Option<Row>), EngineError> {
+    let header = header(bytes)?;
+    if header.deleted {
+        return Ok((header, None));
+    }
     let mut row = vec![Value::Null; table.columns.len()];
-    let header = reader.visit(bytes, |position, field| {
-        if let Some(field) = field {
-            row[position] = decode_field(table.columns[position].sql_type, field)?;
+    let mut fields = Fields { at: HEADER_LENGTH, end: bytes.len() };
+    let mut next = fields.next(bytes)?;
+    for column in &reader.wanted {
+        while let Some((id, _)) = next
+            && id < column.id
+        {
+            next = fields.next(bytes)?;
         }
-        Ok(())
-    })?;
-    Ok((header, (!header.deleted).then_some(row)))
+        let stored = next.filter(|(id, _)| *id == column.id).and_then(|(_, field)| field.of(bytes));
+        if let Some(field) = column.read(header.schema, stored)? {
+            row[column.position] = decode_field(column.sql_type, &field)?;
+        }
+    }
+    Ok((header, Some(row)))
 }
 
-struct Fields<'a> {
-    rest: &'a [u8],
+/// Steps through the fields of a row.
+struct Fields {
+    at: usize,
+    end: usize,
 }
 
-impl<'a> Fields<'a> {
-    fn next(&mut self) -> Result<Option<(ColumnId, &'a [u8])>, EngineError> {
-        if self.rest.is_empty() {
+impl Fields {
+    fn next(&mut self, bytes: &[u8]) -> Result<Option<(ColumnId, Field)>, EngineError> {
+        let mut rest = &bytes[self.at..self.end];
+        if rest.is_empty() {
             return Ok(None);
         }
-        let id = u32::try_from(take_varint(&mut self.rest)?).map_err(|_| corrupt("a column id is out of range"))?;
-        let length = take_varint(&mut self.rest)?;
-        let split = usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
-        let (field, rest) = split.ok_or_else(|| corrupt("a field is longer than the row"))?;
-        self.rest = rest;
-        Ok(Some((ColumnId(id), field)))
+        let id = u32::try_from(take_varint(&mut rest)?).map_err(|_| corrupt("a column id is out of range"))?;
+        let length = take_varint(&mut rest)?;
+        let length = usize::try_from(length).ok().filter(|length| *length <= rest.len());
+        let length = length.ok_or_else(|| corrupt("a field is longer than the row"))?;
+        let at = self.end - rest.len();
+        self.at = at + length;
+        Ok(Some((ColumnId(id), Field::new(at, length)?)))
     }
 }
 
@@ -324,9 +414,29 @@ pub(crate) fn boolean(field: &[u8]) -> Result<bool, EngineError> {
 
 /// An integer field of any width.
 pub(crate) fn integer<T: TryFrom<i64>>(mut field: &[u8]) -> Result<T, EngineError> {
-    let value = take_varint(&mut field)?;
+    let value = match short_varint(field) {
+        Some(value) => value,
+        None => take_varint(&mut field)?,
+    };
     let value = (value >> 1) as i64 ^ -((value & 1) as i64);
     T::try_from(value).map_err(|_| corrupt("an integer is out of its column's range"))
+}
+
+/// What [`take_varint`] reads from a number of at most eight bytes, all at once: the high bit of each byte goes, and the seven others of
+/// each move together in three steps.
+fn short_varint(field: &[u8]) -> Option<u64> {
+    const CONTINUED: u64 = 0x8080_8080_8080_8080;
+    let last = field.len().checked_sub(1).filter(|last| *last < 8)?;
+    let mut bytes = [0; 8];
+    bytes[..field.len()].copy_from_slice(field);
+    let word = u64::from_le_bytes(bytes);
+    if word & CONTINUED != CONTINUED & ((1 << (8 * last)) - 1) {
+        return None;
+    }
+    let word = word & !CONTINUED;
+    let word = (word & 0x007F_007F_007F_007F) | ((word & 0x7F00_7F00_7F00_7F00) >> 1);
+    let word = (word & 0x0000_3FFF_0000_3FFF) | ((word & 0x3FFF_0000_3FFF_0000) >> 2);
+    Some((word & 0x0FFF_FFFF) | ((word & 0x0FFF_FFFF_0000_0000) >> 4))
 }
 
 /// A FLOAT field.
@@ -381,6 +491,11 @@ pub(crate) fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
 
 /// Reads what [`put_varint`] wrote.
 pub(crate) fn take_varint(rest: &mut &[u8]) -> Result<u64, EngineError> {
+    // Ids, lengths and small numbers.
+    if let Some((byte, tail)) = rest.split_first().filter(|(byte, _)| **byte < 0x80) {
+        *rest = tail;
+        return Ok(u64::from(*byte));
+    }
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let (byte, tail) = rest.split_first().ok_or_else(|| corrupt("a number in it does not end"))?;

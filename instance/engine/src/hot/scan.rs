@@ -1,22 +1,19 @@
-//! A table's hot rows as Arrow batches, one snapshot, key order. It owns all that it needs, so that it can go from thread to
-//! thread between batches: each batch seeks to where the one before ended.
+//! A table's hot rows, many at a time, one snapshot, key order. It owns all that it needs, so that it can go from thread to thread between
+//! batches: each batch seeks to where the one before ended. Rows leave it as they are stored, so that another thread can decode them.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow_schema::SchemaRef;
-
 use crate::EngineError;
 use crate::commit::record::KeyRange;
 use crate::hot::HotSnapshot;
-use crate::hot::batch::BatchBuilder;
 use crate::hot::key::{self, KeyBounds};
 use crate::hot::ordinals::{Ordinals, is_scanned};
 use crate::hot::row;
 use crate::hot::store::{Family, failed};
+use crate::hot::stored::StoredRows;
 use crate::hot::stream::{self, Buckets};
-use crate::schema::{Table, UserId};
+use crate::schema::{Table, TableKind, UserId};
 use crate::seq::Seq;
 
 /// A batch is closed at this many bytes of encoded rows, however few they are, so that wide rows stay bounded in memory.
@@ -28,7 +25,6 @@ const TABLE_ID_LENGTH: usize = 4;
 pub struct HotScan {
     snapshot: HotSnapshot,
     table: Arc<Table>,
-    builder: BatchBuilder,
     with_user: bool,
     /// What is still to be read: from, to. A stream table has one range for each bucket.
     ranges: VecDeque<KeyRange>,
@@ -36,8 +32,11 @@ pub struct HotScan {
     buckets: Option<Buckets>,
     /// Stored keys that are left out.
     without: Arc<HashSet<Vec<u8>>>,
-    /// The user of the row before, as its key has it and as text: many rows of one user follow one another.
-    user: (Vec<u8>, Option<UserId>),
+    user: LastUser,
+    /// Rows that are still wanted.
+    left: usize,
+    /// How many rows came together last, and their bytes: as many will come again.
+    expected: (usize, usize),
     reads: Reads,
     /// The numbers of the rows, where somebody asks for them.
     ordinals: Option<Ordinals>,
@@ -63,11 +62,9 @@ impl HotScan {
         table: Arc<Table>,
         user: Option<&UserId>,
         bounds: &KeyBounds,
-        projection: Option<&[usize]>,
         with_user: bool,
     ) -> Self {
         let (prefix, buckets) = (key::part_prefix(table.id, user), Buckets::of(&table));
-        let builder = BatchBuilder::new(&table, projection, with_user);
         let part = &prefix[TABLE_ID_LENGTH..];
         let ranges = match buckets {
             None => VecDeque::from([bounds.below(&prefix)]),
@@ -79,12 +76,13 @@ impl HotScan {
         Self {
             snapshot,
             table,
-            builder,
             with_user,
             ranges,
             buckets,
             without: Arc::default(),
-            user: Default::default(),
+            user: LastUser::default(),
+            left: usize::MAX,
+            expected: (0, 0),
             reads: Reads::Again,
             ordinals: None,
             between: None,
@@ -94,6 +92,12 @@ impl HotScan {
     /// Leaves these stored keys out.
     pub(crate) fn without(mut self, keys: Arc<HashSet<Vec<u8>>>) -> Self {
         self.without = keys;
+        self
+    }
+
+    /// Ends after so many rows.
+    pub(crate) fn limited(mut self, rows: usize) -> Self {
+        self.left = rows;
         self
     }
 
@@ -114,29 +118,37 @@ impl HotScan {
         self
     }
 
-    /// The schema of its batches.
-    pub fn schema(&self) -> SchemaRef {
-        self.builder.schema()
-    }
-
     /// Whether nothing is left to be read.
     pub fn is_at_end(&self) -> bool {
-        self.ranges.is_empty()
+        self.ranges.is_empty() || self.left == 0
     }
 
-    /// The next batch of at most `max_rows` rows; none at the end.
-    pub fn next_batch(&mut self, max_rows: usize) -> Result<Option<RecordBatch>, EngineError> {
-        while let Some((from, to)) = self.ranges.pop_front() {
-            if let Some(next) = self.fill(&from, &to, max_rows)? {
+    /// The next rows, at most `max_rows`; none at the end.
+    pub fn next_rows(&mut self, max_rows: usize) -> Result<Option<StoredRows>, EngineError> {
+        let max_rows = max_rows.min(self.left);
+        let (rows, bytes) = self.expected;
+        let mut rows = StoredRows::with_capacity(rows, bytes);
+        while max_rows > 0
+            && let Some((from, to)) = self.ranges.pop_front()
+        {
+            if let Some(next) = self.fill(&mut rows, &from, &to, max_rows)? {
                 self.ranges.push_front((next, to));
                 break;
             }
         }
-        if self.builder.rows() == 0 { Ok(None) } else { self.builder.finish().map(Some) }
+        self.expected = (rows.len(), rows.size());
+        self.left -= rows.len();
+        Ok((!rows.is_empty()).then_some(rows))
     }
 
     /// Reads a range; gives where to go on where the batch is full before its end.
-    fn fill(&mut self, from: &[u8], to: &[u8], max_rows: usize) -> Result<Option<Vec<u8>>, EngineError> {
+    fn fill(
+        &mut self,
+        rows: &mut StoredRows,
+        from: &[u8],
+        to: &[u8],
+        max_rows: usize,
+    ) -> Result<Option<Vec<u8>>, EngineError> {
         let (flushed, now) = (self.snapshot.tier(self.table.id)?.flushed_through, self.snapshot.moment().now);
         // After a flush RocksDB would step over every row that it has deleted.
         if self.between.is_none() && self.snapshot.has_none_above(self.table.id, flushed) {
@@ -150,21 +162,17 @@ impl HotScan {
         };
         iterator.seek(from);
         while let Some((stored, bytes)) = iterator.item() {
-            if self.builder.rows() >= max_rows || self.builder.bytes() >= BATCH_BYTES {
+            if rows.len() >= max_rows || rows.size() >= BATCH_BYTES {
                 return Ok(Some(stored.to_vec()));
             }
             let header = row::header(bytes)?;
             let has_expired = self.buckets.is_some_and(|buckets| !buckets.is_live(header.updated, now));
             let is_meant = is_scanned(&header, after) && header.seq <= until;
             if is_meant && !has_expired && !self.without.contains(stored) {
-                if self.with_user {
-                    let key = key::split_table(stored)?.1;
-                    let part = &key[..key::user_length(self.table.kind, key)?];
-                    if part != self.user.0 {
-                        self.user = (part.to_vec(), key::split_user(self.table.kind, key)?.0);
-                    }
+                match self.with_user {
+                    true => rows.push_of(self.user.of(self.table.kind, stored)?, bytes),
+                    false => rows.push(bytes),
                 }
-                self.builder.append(bytes, &header, self.user.1.as_ref().map(UserId::as_str))?;
                 if let Some(ordinals) = &mut self.ordinals {
                     ordinals.add(&stored[TABLE_ID_LENGTH..]);
                 }
@@ -173,5 +181,26 @@ impl HotScan {
         }
         iterator.status().map_err(failed("read hot rows"))?;
         Ok(None)
+    }
+}
+
+/// The user of the row before: many rows of one user follow one another.
+#[derive(Default)]
+struct LastUser {
+    /// As its key has it.
+    part: Vec<u8>,
+    user: Option<UserId>,
+}
+
+impl LastUser {
+    /// Whose row lies at that stored key of a per-user table.
+    fn of(&mut self, kind: TableKind, stored: &[u8]) -> Result<&UserId, EngineError> {
+        let key = key::split_table(stored)?.1;
+        let part = &key[..key::user_length(kind, key)?];
+        if part != self.part || self.user.is_none() {
+            (self.part, self.user) = (part.to_vec(), key::split_user(kind, key)?.0);
+        }
+        let of_nobody = || EngineError::Corrupt { what: "key of a row".into(), reason: "it names no user".into() };
+        self.user.as_ref().ok_or_else(of_nobody)
     }
 }

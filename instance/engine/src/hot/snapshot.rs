@@ -341,16 +341,9 @@ impl HotSnapshot {
         })
     }
 
-    /// The table's live rows, or one user's, as Arrow batches in key order. `projection`: places in [`Table::sql_schema`];
-    /// `with_user` appends `_user_id`.
-    pub fn scan(
-        &self,
-        table: &Arc<Table>,
-        user: Option<&UserId>,
-        projection: Option<&[usize]>,
-        with_user: bool,
-    ) -> HotScan {
-        self.scan_within(table, user, &KeyBounds::ALL, projection, with_user)
+    /// The table's live rows, or one user's, in key order. `with_user`: with the user of each.
+    pub fn scan(&self, table: &Arc<Table>, user: Option<&UserId>, with_user: bool) -> HotScan {
+        self.scan_within(table, user, &KeyBounds::ALL, with_user)
     }
 
     /// As [`HotSnapshot::scan`], of a part of the keys.
@@ -359,10 +352,9 @@ impl HotSnapshot {
         table: &Arc<Table>,
         user: Option<&UserId>,
         bounds: &KeyBounds,
-        projection: Option<&[usize]>,
         with_user: bool,
     ) -> HotScan {
-        HotScan::new(self.clone(), table.clone(), user, bounds, projection, with_user)
+        HotScan::new(self.clone(), table.clone(), user, bounds, with_user)
     }
 
     fn raw_scan<'a>(&'a self, table: &'a Table, user: Option<&UserId>) -> RawScan<'a> {

@@ -434,7 +434,8 @@ fn family_options(family: Option<Family>, limits: &Limits, cache: &Cache) -> Opt
     }
     if holds_rows {
         // Inserts look for keys that are not there: the filter answers most of them without a search of the memtable.
-        options.set_memtable_prefix_bloom_ratio(0.05);
+        // It is of some sixteen bits a row: a larger one leaves the processor's cache, and every write waits for it.
+        options.set_memtable_prefix_bloom_ratio(0.01);
         options.set_memtable_whole_key_filtering(true);
     }
     options

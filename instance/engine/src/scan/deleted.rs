@@ -9,9 +9,10 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
 use crate::EngineError;
 use crate::hot::HotSnapshot;
-use crate::hot::batch::BatchBuilder;
+use crate::hot::batch::RowDecoder;
 use crate::hot::changes::Operation;
-use crate::hot::row::{self, RowHeader};
+use crate::hot::row;
+use crate::hot::stored::StoredRows;
 use crate::schema::{DELETED, Table, UserId};
 use crate::seq::{EPOCH_MS, Seq};
 
@@ -92,13 +93,14 @@ pub fn read(
 }
 
 fn batch(table: &Table, projection: &[usize], rows: &[(Seq, Vec<u8>)]) -> Result<RecordBatch, EngineError> {
-    let mut builder = BatchBuilder::new(table, Some(projection), false);
-    for (seq, bytes) in rows {
-        let schema = row::header(bytes)?.schema;
-        let updated = (seq.millis() + EPOCH_MS) * 1000;
-        builder.append(bytes, &RowHeader { seq: *seq, updated, deleted: true, schema }, None)?;
+    let mut stored = StoredRows::default();
+    for (seq, image) in rows {
+        let mut image = image.clone();
+        row::stamp(&mut image, *seq, (seq.millis() + EPOCH_MS) * 1000);
+        row::mark_deleted(&mut image);
+        stored.push(&image);
     }
-    builder.finish()
+    RowDecoder::new(table, Some(projection), false).decode(stored)
 }
 
 #[cfg(test)]

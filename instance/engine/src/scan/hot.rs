@@ -11,6 +11,8 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use futures::stream;
 
 use super::cold::external;
+use crate::hot::ahead::RowsAhead;
+use crate::hot::batch::RowDecoder;
 use crate::hot::{HotScan, HotSnapshot, KeyBounds};
 use crate::schema::{Table, USER_ID, UserId};
 
@@ -21,6 +23,7 @@ pub struct HotRows {
     user: Option<UserId>,
     bounds: KeyBounds,
     projection: Vec<usize>,
+    limit: Option<usize>,
     without: Arc<HashSet<Vec<u8>>>,
     /// Where `_user_id` stands in the batches, if it is wanted.
     user_place: Option<usize>,
@@ -29,7 +32,7 @@ pub struct HotRows {
 
 impl HotRows {
     /// Of the keys within `bounds`, the columns of `projection`, which are places in the table's SQL schema; the one behind its last is `_user_id`. Rows of the
-    /// stored keys `without` are left out.
+    /// stored keys `without` are left out; `limit` rows are enough.
     pub fn new(
         snapshot: HotSnapshot,
         table: Arc<Table>,
@@ -37,6 +40,7 @@ impl HotRows {
         bounds: KeyBounds,
         projection: Vec<usize>,
         without: Arc<HashSet<Vec<u8>>>,
+        limit: Option<usize>,
     ) -> Result<Self, arrow_schema::ArrowError> {
         let sql = table.sql_schema();
         let user_field = Arc::new(Field::new(USER_ID, DataType::Utf8, false));
@@ -44,14 +48,12 @@ impl HotRows {
         let schema = Arc::new(Schema::new(fields).project(&projection)?);
         let user_place = projection.iter().position(|place| *place == sql.fields().len());
         let projection = projection.into_iter().filter(|place| *place < sql.fields().len()).collect();
-        Ok(Self { snapshot, table, user, bounds, projection, without, user_place, schema })
+        Ok(Self { snapshot, table, user, bounds, projection, limit, without, user_place, schema })
     }
 
     fn scan(&self) -> HotScan {
-        let with_user = self.user_place.is_some();
-        let scan =
-            self.snapshot.scan_within(&self.table, self.user.as_ref(), &self.bounds, Some(&self.projection), with_user);
-        scan.without(self.without.clone())
+        let scan = self.snapshot.scan_within(&self.table, self.user.as_ref(), &self.bounds, self.user_place.is_some());
+        scan.without(self.without.clone()).limited(self.limit.unwrap_or(usize::MAX))
     }
 
     /// The places of a batch's columns, which end with `_user_id`, in the order that is wanted.
@@ -76,22 +78,15 @@ impl PartitionStream for HotRows {
 
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let rows = context.session_config().batch_size();
-        let order = self.order();
-        let batches = stream::try_unfold(Some(self.scan()), move |scan| {
-            let order = order.clone();
-            async move {
-                let Some(mut scan) = scan else { return Ok(None) };
-                let read = tokio::task::spawn_blocking(move || scan.next_batch(rows).map(|batch| (batch, scan)));
-                let (batch, scan) = read
-                    .await
-                    .map_err(|error| datafusion::error::DataFusionError::ExecutionJoin(Box::new(error)))?
-                    .map_err(external)?;
-                let batch = match (batch, order) {
-                    (Some(batch), Some(order)) => Some(batch.project(&order)?),
-                    (batch, _) => batch,
-                };
-                Ok(batch.map(|batch| (batch, (!scan.is_at_end()).then_some(scan))))
+        let decoder = RowDecoder::new(&self.table, Some(&self.projection), self.user_place.is_some());
+        let begun = (RowsAhead::begin(self.scan(), rows).0, decoder, self.order());
+        let batches = stream::try_unfold(begun, async |(mut rows, decoder, order)| {
+            let Some(stored) = rows.next().await.map_err(external)? else { return Ok(None) };
+            let mut batch = decoder.decode(stored).map_err(external)?;
+            if let Some(order) = &order {
+                batch = batch.project(order)?;
             }
+            Ok(Some((batch, (rows, decoder, order))))
         });
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))
     }

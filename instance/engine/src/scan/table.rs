@@ -144,7 +144,7 @@ impl KalamTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let bounds = key_bounds(&self.table, filters);
         let (hot, table, user) = (self.hot.clone(), self.table.clone(), self.user.clone());
-        let rows = HotRows::new(hot, table, user, bounds, projection.clone(), written.keys.clone())?;
+        let rows = HotRows::new(hot, table, user, bounds, projection.clone(), written.keys.clone(), limit)?;
         let schema = Arc::new(self.schema.project(&projection)?);
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, [], false, limit)?))
     }

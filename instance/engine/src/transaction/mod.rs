@@ -43,9 +43,7 @@ pub struct Transaction {
 
 impl Transaction {
     pub(crate) fn begin(engine: Engine, limits: TransactionLimits) -> Self {
-        // The catalog first: a table that is made in between is not known yet.
-        let catalog = engine.catalog();
-        let snapshot = engine.snapshot();
+        let (catalog, snapshot) = engine.read();
         let overlay = Arc::new(Overlay::new(snapshot.read_at(), limits));
         Self { engine, catalog, snapshot: snapshot.with_overlay(overlay.clone()), overlay }
     }

@@ -11,7 +11,8 @@ use roaring::RoaringTreemap;
 use super::TransactionLimits;
 use crate::EngineError;
 use crate::engine::{FoundRow, LookUp, RowWrite};
-use crate::hot::batch::BatchBuilder;
+use crate::hot::batch::RowDecoder;
+use crate::hot::stored::StoredRows;
 use crate::hot::{Key, RowKey, key, row};
 use crate::schema::{Table, TableId, TableKind, UserId};
 use crate::seq::Seq;
@@ -154,13 +155,13 @@ impl Written {
         if self.rows.is_empty() {
             return Ok(None);
         }
-        let mut builder = BatchBuilder::new(table, Some(projection), false);
+        let mut rows = StoredRows::default();
         for (seq, values) in &self.rows {
             let mut bytes = row::encode_row(table, values)?;
             row::stamp(&mut bytes, *seq, self.begun);
-            builder.append(&bytes, &row::header(&bytes)?, None)?;
+            rows.push(&bytes);
         }
-        builder.finish().map(Some)
+        RowDecoder::new(table, Some(projection), false).decode(rows).map(Some)
     }
 }
 

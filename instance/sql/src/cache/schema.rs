@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use equivalent::Equivalent;
 use kalamdb_engine::schema::{SchemaVersion, Table, TableId, TableName};
 
 use super::store::{Clock, Statistics, Store};
@@ -47,6 +48,25 @@ struct SchemaKey {
     version: SchemaVersion,
 }
 
+/// The parts of a [`SchemaKey`], which a look-up does not copy.
+#[derive(Hash)]
+struct SchemaParts<'a> {
+    name: &'a TableName,
+    version: SchemaVersion,
+}
+
+impl Equivalent<SchemaKey> for SchemaParts<'_> {
+    fn equivalent(&self, key: &SchemaKey) -> bool {
+        *self.name == key.name && self.version == key.version
+    }
+}
+
+impl From<&SchemaParts<'_>> for SchemaKey {
+    fn from(parts: &SchemaParts<'_>) -> Self {
+        Self { name: parts.name.clone(), version: parts.version }
+    }
+}
+
 /// Versions of tables, each good for a time.
 pub struct SchemaCache {
     store: Store<SchemaKey, Arc<ResolvedTable>>,
@@ -67,9 +87,8 @@ impl SchemaCache {
         id: TableId,
         load: impl FnOnce() -> Result<Table, SqlError>,
     ) -> Result<Arc<ResolvedTable>, SqlError> {
-        let key = SchemaKey { name: name.clone(), version };
         let resolve = || load().map(|table| Arc::new(ResolvedTable::of(Arc::new(table))));
-        self.store.get_or_load(key, self.good_for, |found| found.table.id == id, resolve)
+        self.store.get_or_load(&SchemaParts { name, version }, self.good_for, |found| found.table.id == id, resolve)
     }
 
     /// Drops all versions of all tables of the namespace.

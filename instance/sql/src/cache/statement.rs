@@ -33,13 +33,12 @@ impl StatementCache {
         if sql.len() > LONGEST_TEXT {
             return parse_batch(sql).map(Arc::new);
         }
-        let key = sql.to_owned();
-        if let Some(batch) = self.store.get(&key) {
+        if let Some(batch) = self.store.get(sql) {
             return Ok(batch);
         }
         let batch = Arc::new(parse_batch(sql)?);
         if batch.iter().all(|parsed| may_be_kept(&parsed.statement)) {
-            self.store.put(key, Arc::clone(&batch), GOOD_FOR);
+            self.store.put(sql.to_owned(), Arc::clone(&batch), GOOD_FOR);
         }
         Ok(batch)
     }

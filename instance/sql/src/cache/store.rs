@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use equivalent::Equivalent;
 use moka::notification::RemovalCause;
 use moka::sync::Cache;
 
@@ -80,33 +81,35 @@ where
     }
 
     /// The value, if there is one that is not too old.
-    pub(super) fn get(&self, key: &K) -> Option<V> {
+    pub(super) fn get<Q: Equivalent<K> + Hash + ?Sized>(&self, key: &Q) -> Option<V> {
         self.get_if(key, |_| true)
     }
 
     /// As [`Self::get`], if the value is accepted.
-    pub(super) fn get_if(&self, key: &K, accepts: impl Fn(&V) -> bool) -> Option<V> {
+    pub(super) fn get_if<Q: Equivalent<K> + Hash + ?Sized>(&self, key: &Q, accepts: impl Fn(&V) -> bool) -> Option<V> {
         let found = self.fresh(key).filter(accepts);
         self.count(found.is_some());
         found
     }
 
     /// The value that is there and is accepted, or what `load` makes: once, however many wait for it. A failure is told to all who
-    /// wait, and is not kept.
-    pub(super) fn get_or_load(
+    /// wait, and is not kept. The key is made of its parts where nothing is found.
+    pub(super) fn get_or_load<Q>(
         &self,
-        key: K,
+        parts: &Q,
         good_for: Duration,
         accepts: impl Fn(&V) -> bool,
         load: impl FnOnce() -> Result<V, SqlError>,
     ) -> Result<V, SqlError>
     where
-        K: Clone,
+        Q: Equivalent<K> + Hash,
+        K: Clone + for<'a> From<&'a Q>,
     {
-        if let Some(value) = self.fresh(&key).filter(&accepts) {
+        if let Some(value) = self.fresh(parts).filter(&accepts) {
             self.count(true);
             return Ok(value);
         }
+        let key = K::from(parts);
         let now = (self.clock)();
         let is_of_no_use = |entry: &Timed<Result<V, SqlError>>| match &entry.value {
             Ok(value) => entry.expires <= now || !accepts(value),
@@ -158,7 +161,7 @@ where
         }
     }
 
-    fn fresh(&self, key: &K) -> Option<V> {
+    fn fresh<Q: Equivalent<K> + Hash + ?Sized>(&self, key: &Q) -> Option<V> {
         let entry = self.entries.get(key)?;
         if entry.expires <= (self.clock)() { None } else { entry.value.ok() }
     }

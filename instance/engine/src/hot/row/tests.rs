@@ -2,7 +2,12 @@
 
 use proptest::prelude::*;
 
+use datafusion::common::ScalarValue;
+
 use super::*;
+use crate::cold::scalar::value_of;
+use crate::hot::batch::RowDecoder;
+use crate::hot::stored::StoredRows;
 use crate::schema::TableKind;
 use crate::schema::testing::table;
 
@@ -60,17 +65,21 @@ const LATER_GOLDEN: &str = concat!(
     "3a2266227d",
 );
 
-#[test]
-fn the_bytes_of_later_types_do_not_change() {
-    let table = table(TableKind::Shared, &LATER_TYPES, &[0]);
-    let row = vec![
+fn later_example() -> Row {
+    vec![
         Value::BigInt(-3),
         Value::Timestamp(-96_152),
         Value::Time(1_484_812_288),
         Value::Uuid(uuid::Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0000)),
         Value::Embedding(vec![2.0, -1.0]),
         Value::Json("{\"id\":\"f\"}".into()),
-    ];
+    ]
+}
+
+#[test]
+fn the_bytes_of_later_types_do_not_change() {
+    let table = table(TableKind::Shared, &LATER_TYPES, &[0]);
+    let row = later_example();
     let mut bytes = encode_row(&table, &row).unwrap();
     stamp(&mut bytes, Seq(0x0102_0304), 5);
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -82,7 +91,34 @@ fn the_bytes_of_later_types_do_not_change() {
 
 fn round_trip(writer: &Table, reader: &Table, row: &Row) -> Row {
     let bytes = encode_row(writer, row).unwrap();
-    decode_row(reader, &RowReader::of_all(reader), &bytes).unwrap().1.unwrap()
+    let decoded = decode_row(reader, &RowReader::of_all(reader), &bytes).unwrap().1.unwrap();
+    assert_eq!(in_batches(reader, &[&bytes, &bytes]).unwrap(), [decoded.clone(), decoded.clone()]);
+    decoded
+}
+
+/// The rows as a batch has them.
+fn in_batches(table: &Table, rows: &[&[u8]]) -> Result<Vec<Row>, EngineError> {
+    let mut stored = StoredRows::default();
+    rows.iter().for_each(|row| stored.push(row));
+    let batch = RowDecoder::new(table, None, false).decode(stored)?;
+    let value = |column: usize, row: usize| {
+        let scalar = ScalarValue::try_from_array(batch.column(column), row).unwrap();
+        value_of(scalar, table.columns[column].sql_type).unwrap()
+    };
+    Ok((0..rows.len()).map(|row| (0..table.columns.len()).map(|column| value(column, row)).collect()).collect())
+}
+
+#[test]
+fn a_batch_has_what_its_rows_have() {
+    for types in [&TYPES[..], &LATER_TYPES[..]] {
+        let table = table(TableKind::Shared, types, &[0]);
+        let full = if types.len() == TYPES.len() { example() } else { later_example() };
+        let mut empty = vec![Value::Null; types.len()];
+        empty[0] = Value::BigInt(i64::MIN);
+        let rows = [full.clone(), empty, full];
+        let encoded: Vec<_> = rows.iter().map(|row| encode_row(&table, row).unwrap()).collect();
+        assert_eq!(in_batches(&table, &encoded.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap(), rows);
+    }
 }
 
 #[test]
@@ -151,12 +187,23 @@ proptest! {
     }
 
     #[test]
+    fn short_numbers_read_the_same_at_once(field in prop::collection::vec(any::<u8>(), 0..9)) {
+        let mut rest = &field[..];
+        let slowly = take_varint(&mut rest).ok().filter(|_| rest.is_empty());
+        prop_assert_eq!(short_varint(&field), slowly.filter(|_| field.len() <= 8));
+    }
+
+    #[test]
     fn damaged_rows_never_panic(at in 0usize..200, byte in any::<u8>(), length in 0usize..200) {
         let table = table(TableKind::Shared, &TYPES, &[0]);
         let mut bytes = encode_row(&table, &example())?;
         let at = at % bytes.len();
         bytes[at] = byte;
         bytes.truncate(length);
-        let _ = decode_row(&table, &RowReader::of_all(&table), &bytes);
+        let decoded = decode_row(&table, &RowReader::of_all(&table), &bytes);
+        if let (Ok((_, Some(row))), Ok(batch)) = (decoded, in_batches(&table, &[&bytes])) {
+            // NaN is not itself.
+            prop_assert_eq!(format!("{row:?}"), format!("{:?}", batch[0]));
+        }
     }
 }
