@@ -50,7 +50,12 @@ pub fn prepare() {
 
 /// What a seed violates.
 pub fn violation(runtime: &Runtime, scenario: Scenario, seed: u64) -> Option<Violation> {
-    run(runtime, &scenario.program(seed).current()).violation
+    violation_of(runtime, &scenario.program(seed).current())
+}
+
+/// What a program violates.
+pub fn violation_of(runtime: &Runtime, program: &[Move]) -> Option<Violation> {
+    run(runtime, program).violation
 }
 
 /// The runtime of a test's cases: turns are polled on the test's own thread.
