@@ -14,7 +14,7 @@ const ONLY: &str = "KALAMDB_PLANT";
 /// Which random programs catch it; none where it takes what chance seldom brings together, and a program of its own does.
 fn scenario_of(plant: Plant) -> Option<Scenario> {
     Some(match plant {
-        Plant::RemovedWhenPrepared => return None,
+        Plant::VacuumIgnoresReaders | Plant::RemovedWhenPrepared => return None,
         Plant::NoDirtyKeys
         | Plant::DirtyKeysInMemory
         | Plant::GroupBlindToItself
@@ -37,14 +37,19 @@ fn scenario_of(plant: Plant) -> Option<Scenario> {
 
 /// A program that catches it, and the invariant that does not hold then.
 fn program_of(plant: Plant) -> (&'static str, Vec<Move>) {
-    let (flush, vacuum) = (0, 0);
+    let vacuum_at = |task| [Move::Vacuum(0, 0), Move::Run(task, 20)];
     let replaces_a_file = [Move::Write(0, vec![(0, 0, false)]), Move::Group(0, 1), Move::Flush(0, 0)];
     match plant {
+        // The reader's is the first task.
+        Plant::VacuumIgnoresReaders => {
+            let flushes_and_waits = [Move::Run(1, 20), Move::Age(Span::Week)];
+            let moves = [&[Move::Hold(0)][..], &replaces_a_file, &flushes_and_waits, &vacuum_at(1)];
+            ("snapshots_stay_true", moves.concat())
+        }
         // Its commit is on its way for a week.
         Plant::RemovedWhenPrepared => {
-            let stalls = [Move::Run(flush, 5), Move::Age(Span::Week), Move::Run(flush, 20)];
-            let vacuums = [Move::Vacuum(0, 0), Move::Run(vacuum, 20)];
-            ("outside_reader_sees_flushed_rows", [&replaces_a_file[..], &stalls, &vacuums].concat())
+            let stalls = [Move::Run(0, 5), Move::Age(Span::Week), Move::Run(0, 20)];
+            ("outside_reader_sees_flushed_rows", [&replaces_a_file[..], &stalls, &vacuum_at(0)].concat())
         }
         plant => unreachable!("random programs catch {plant:?}"),
     }

@@ -49,8 +49,9 @@ impl Knowledge {
 
     /// Judges an object by its name. `before_ms` is the moment before which what was removed has expired.
     pub fn judge(&self, name: &str, before_ms: i64) -> Verdict {
+        let is_read = self.pinned.contains(name) && !planted(Plant::VacuumIgnoresReaders);
         let is_promised = self.promised.contains(name) && !planted(Plant::RemovedWhenPrepared);
-        if self.live.contains(name) || self.pinned.contains(name) || is_promised {
+        if self.live.contains(name) || is_read || is_promised {
             return Verdict::Keeps;
         }
         match self.removed.get(name) {
