@@ -12,8 +12,8 @@ use crate::catalog::CatalogChange;
 use crate::cold::identity;
 use crate::cold::name::JobName;
 use crate::flush::Epoch;
-use crate::flush::run::Step;
 use crate::flush::tests::World;
+use crate::flush::tests::deaths::Step;
 use crate::recovery::mirror::{Mirror, MirrorName};
 use crate::recovery::objects;
 
