@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use kalamdb_api::flush::FlushState;
@@ -64,6 +65,36 @@ async fn files_that_left_their_table_go_after_their_retention_and_their_vectors_
     assert_eq!((done.expired, done.orphans), (all.len() - 1, 0));
     assert_eq!(world.objects().await, world.live_objects().await);
     assert_eq!(world.vacuum(Duration::ZERO).await, Vacuumed::default(), "once is enough");
+    world.check("vacuumed").await;
+}
+
+/// Its tombstones bear the time at which the commit was prepared.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_removes_that_stalls_stays_from_when_its_commit_landed() {
+    let mut world = compacted().await;
+    let log = world.folder.path().join(format!("cold/tables/{}/_delta_log", world.table.uuid));
+    if !log.exists() {
+        return;
+    }
+    world.vacuum(Duration::ZERO).await;
+    let before = world.objects().await;
+    let rows = world.model.keys().map(|(_, first, second)| (*first, second.clone())).collect::<Vec<_>>();
+    let gone: Vec<_> = rows.iter().map(|(first, second)| (*first, second.as_str(), None)).collect();
+    world.write("", &gone).await;
+    let a_week_passes = |world: &World| {
+        let week = i64::try_from(WEEK.as_micros()).unwrap() + 1_000_000;
+        world.clock.0.fetch_add(week, Ordering::SeqCst);
+    };
+    assert_eq!(world.flush_that_stalls(a_week_passes).await, FlushState::Completed);
+    // The store's clock is the computer's, for which no week has passed.
+    let entry = log.join(format!("{:020}.json", world.cold().await.version));
+    let now = UNIX_EPOCH + Duration::from_millis(world.runner().now_ms().unsigned_abs());
+    std::fs::File::options().write(true).open(entry).unwrap().set_modified(now).unwrap();
+    assert_eq!(world.live_objects().await, BTreeSet::new());
+    assert_eq!(world.vacuum(WEEK).await, Vacuumed::default());
+    assert_eq!(world.objects().await, before, "somebody outside may have begun to read it a moment ago");
+    a_week_passes(&world);
+    assert_eq!(world.vacuum(WEEK).await, Vacuumed { expired: before.len(), orphans: 0 });
     world.check("vacuumed").await;
 }
 

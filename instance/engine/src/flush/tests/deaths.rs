@@ -1,10 +1,12 @@
 //! Jobs that die between two steps, as if with their process: they go on to one of the engine's points, and no further.
 
+use kalamdb_api::flush::FlushState;
+
 use super::World;
 use crate::engine::Engine;
 use crate::flush::JobKind;
 use crate::model::scheduler::Task;
-use crate::model::tasks;
+use crate::model::tasks::{self, Ended};
 use crate::schema::TableName;
 
 /// What a job has done last when it dies.
@@ -38,8 +40,8 @@ impl Step {
     }
 }
 
-/// Begins a job, which dies after a step: nothing is written of how it ends. `false` where it ended before.
-pub(crate) async fn die(engine: &Engine, kind: JobKind, id: String, table: &TableName, step: Step) -> bool {
+/// Begins a job, which goes on to where it has done a step, and waits there; none where it ended before.
+async fn begin(engine: &Engine, kind: JobKind, id: String, table: &TableName, step: Step) -> Option<Task<(), Ended>> {
     let mut job = Task::new((), tasks::job(engine.clone(), kind, id, table.clone()));
     let mut ended = job.begin().await;
     for point in step.points(kind) {
@@ -49,7 +51,12 @@ pub(crate) async fn die(engine: &Engine, kind: JobKind, id: String, table: &Tabl
             ended = job.go_on().await;
         }
     }
-    ended.is_none()
+    ended.is_none().then_some(job)
+}
+
+/// Begins a job, which dies after a step: nothing is written of how it ends. `false` where it ended before.
+pub(crate) async fn die(engine: &Engine, kind: JobKind, id: String, table: &TableName, step: Step) -> bool {
+    begin(engine, kind, id, table, step).await.is_some()
 }
 
 impl World {
@@ -57,6 +64,22 @@ impl World {
     pub(crate) async fn die_after(&mut self, kind: JobKind, step: Step) -> bool {
         self.jobs += 1;
         die(self.engine(), kind, format!("job-{}", self.jobs), &self.table.name, step).await
+    }
+
+    /// A flush that stalls where its files are written, until `passes` is over, and then goes on to its end.
+    pub(crate) async fn flush_that_stalls(&mut self, passes: impl FnOnce(&Self)) -> FlushState {
+        self.jobs += 1;
+        let id = format!("job-{}", self.jobs);
+        let job = begin(self.engine(), JobKind::Flush, id, &self.table.name, Step::Written).await;
+        let mut job = job.expect("it flushes something");
+        passes(self);
+        loop {
+            if let Some(ended) = job.go_on().await {
+                let Ended::Job(job) = ended else { unreachable!("a job ends as one") };
+                return job.state;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) async fn die_in_flush(&mut self, step: Step) {
