@@ -16,6 +16,8 @@ use crate::schema::{TableKind, TableName};
 const WEEK: Duration = Duration::from_secs(8 * 24 * 3600);
 /// Entries of a log that a checkpoint has replaced stay for 30 days.
 const MONTH: Duration = Duration::from_secs(31 * 24 * 3600);
+/// The only stream table there is at a time.
+const STREAM: &str = "z";
 /// How long rows of the stream table are seen.
 const TTL_SECONDS: u32 = 1;
 /// How long before a row expires "just before" is: readings of the clock take a millisecond each.
@@ -25,13 +27,23 @@ impl World {
     /// A stream table is made, unless there is one.
     pub async fn make_stream(&mut self) -> Done {
         let Some(engine) = self.alone() else { return Ok(()) };
-        let mut table = fresh(TableName::new("default", "z"), TableKind::Stream);
+        let mut table = fresh(TableName::new("default", STREAM), TableKind::Stream);
         table.ttl_seconds = Some(TTL_SECONDS);
         if engine.catalog().tables.contains_key(&table.name) {
             return Ok(());
         }
         self.trace.push("a stream table is made".into());
         self.make(&engine, table).await
+    }
+
+    /// The stream table goes, with whatever is on its way to it.
+    pub async fn drop_stream(&mut self) -> Done {
+        let Some(engine) = self.alone() else { return Ok(()) };
+        let Some(table) = engine.catalog().tables.get(&TableName::new("default", STREAM)).cloned() else {
+            return Ok(());
+        };
+        self.trace.push("the stream table is dropped".into());
+        self.drop_it(&engine, &table).await
     }
 
     /// Time goes by: up to where the next row expires.
