@@ -37,6 +37,10 @@ pub enum Plant {
     EpochsFenceInAnyOrder,
     /// A client resumes in a life that this volume does not know.
     ResumeBySeqAlone,
+    /// What somebody in this process still reads is deleted once its time has come.
+    VacuumIgnoresReaders,
+    /// What a commit removed counts as gone from when that was prepared.
+    RemovedWhenPrepared,
     /// The folder of a dropped table goes while the newest mirror still names the table.
     FolderBeforeMirror,
     /// A change that rows must hold to is made although rows were written since they were looked through.
@@ -68,7 +72,7 @@ pub(crate) mod testing {
 
     impl Plant {
         /// All of them.
-        pub const ALL: [Self; 19] = [
+        pub const ALL: [Self; 21] = [
             Self::NoDirtyKeys,
             Self::DirtyKeysInMemory,
             Self::GroupBlindToItself,
@@ -85,6 +89,8 @@ pub(crate) mod testing {
             Self::OneIntentSlot,
             Self::EpochsFenceInAnyOrder,
             Self::ResumeBySeqAlone,
+            Self::VacuumIgnoresReaders,
+            Self::RemovedWhenPrepared,
             Self::FolderBeforeMirror,
             Self::AlterTrustsItsLook,
             Self::ExpiredRowsAreRead,

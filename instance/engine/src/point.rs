@@ -1,7 +1,8 @@
 //! Points between the steps of the engine's tasks, at which a scheduled test lets one task at a time go on.
 //!
 //! The shipped binary has none of it: [`point!`] is nothing there, and [`lock`] takes the lock. In tests a task that nobody schedules
-//! passes its points too. Nothing here decides who goes on; that is the scheduler's.
+//! passes its points too. One that is left at a point for good has died there, as far as its job goes. Nothing here decides who goes on; that
+//! is the scheduler's.
 
 use tokio::sync::{Mutex, MutexGuard};
 

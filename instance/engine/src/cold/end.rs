@@ -1,5 +1,7 @@
 //! Where a Delta log ends, told by the log alone: for whoever takes a table over without knowing its version.
 
+use std::collections::BTreeMap;
+
 use datafusion::common::ScalarValue;
 use deltalake_core::kernel::EagerSnapshot;
 use futures::TryStreamExt;
@@ -34,6 +36,21 @@ pub struct LogEnd {
 pub(super) struct Entries {
     pub(super) commits: Vec<i64>,
     pub(super) checkpoints: Vec<(i64, Path)>,
+    /// When each commit was put, by the store's clock: milliseconds since the Unix epoch.
+    put_ms: BTreeMap<i64, i64>,
+}
+
+impl Entries {
+    /// Which of the versions up to `newest` was the table's at that moment: -1 before its first one. None where that is not known, for the
+    /// log's first entries have gone.
+    fn newest_at(&self, newest: i64, at_ms: i64) -> Option<i64> {
+        let known = self.put_ms.range(..=newest);
+        match known.clone().find(|(_, put_ms)| **put_ms > at_ms) {
+            None => Some(newest),
+            Some((0, _)) => Some(-1),
+            Some((later, _)) => Some(later - 1).filter(|before| self.put_ms.contains_key(before)),
+        }
+    }
 }
 
 impl DeltaLog {
@@ -77,6 +94,12 @@ impl DeltaLog {
         Ok(newest.filter(|newest| *newest >= version && entries.commits.binary_search(&version).is_err()))
     }
 
+    /// Which of the versions up to `newest` was the table's at that moment: -1 before its first one. The store's own times count, for a
+    /// commit may have landed long after it was prepared. None where that is not known, for the log's first entries have gone.
+    pub async fn newest_at(&self, newest: i64, at_ms: i64) -> Result<Option<i64>, EngineError> {
+        Ok(self.entries().await?.newest_at(newest, at_ms))
+    }
+
     async fn check_commits(&self, versions: std::ops::RangeInclusive<i64>) -> Result<(), EngineError> {
         for version in versions {
             match self.read(version).await? {
@@ -95,13 +118,16 @@ impl DeltaLog {
         let failed = |error| self.store().failed(format!("list {folder}"), error);
         let objects: Vec<_> = self.store().objects().list(Some(&folder)).try_collect().await.map_err(failed)?;
         let mut entries = Entries::default();
-        for path in objects.into_iter().map(|object| object.location) {
-            let Some((version, kind)) = path.filename().and_then(|name| name.split_once('.')) else { continue };
+        for object in objects {
+            let Some((version, kind)) = object.location.filename().and_then(|name| name.split_once('.')) else {
+                continue;
+            };
             let Ok(version) = version.parse() else { continue };
             if kind == "json" {
                 entries.commits.push(version);
+                entries.put_ms.insert(version, object.last_modified.timestamp_millis());
             } else if kind.starts_with("checkpoint") {
-                entries.checkpoints.push((version, path));
+                entries.checkpoints.push((version, object.location));
             }
         }
         entries.commits.sort_unstable();
@@ -117,4 +143,23 @@ fn highest(file: &ColdFile) -> HighWater {
         _ => 0,
     };
     HighWater { seq: Seq(max(SEQ)), updated: max(UPDATED) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_a_moment_is_the_one_before_the_first_that_came_later() {
+        let at = |put: &[(i64, i64)], at_ms| {
+            let entries = Entries { put_ms: put.iter().copied().collect(), ..Entries::default() };
+            entries.newest_at(4, at_ms)
+        };
+        let whole = [(0, 10), (1, 20), (2, 20), (3, 40), (4, 50), (5, 60)];
+        let of_moments = [9, 10, 19, 20, 49, 50, 99].map(|moment| at(&whole, moment));
+        assert_eq!(of_moments, [-1, 0, 0, 2, 3, 4, 4].map(Some));
+        assert_eq!(at(&[(0, 10), (1, 70), (2, 20), (3, 30), (4, 40)], 50), Some(0), "the store's clock went back");
+        let cleaned = [(2, 20), (3, 40), (4, 50)];
+        assert_eq!([19, 20, 45].map(|moment| at(&cleaned, moment)), [None, Some(2), Some(3)]);
+    }
 }

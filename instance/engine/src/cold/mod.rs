@@ -175,6 +175,9 @@ impl ColdTier {
 
     /// A version of a table, from memory or from its log, which is not kept in memory for that.
     pub async fn at_once(&self, table: &Table, version: i64) -> Result<Arc<ColdSnapshot>, EngineError> {
+        if version < 0 {
+            return Ok(Arc::new(ColdSnapshot::empty()));
+        }
         match find(&self.tables.load(), table.uuid, version) {
             Some(found) => Ok(found),
             None => self.log(table.uuid).load(table, version).await.map(Arc::new),

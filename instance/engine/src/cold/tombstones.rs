@@ -16,7 +16,7 @@ use crate::EngineError;
 pub struct Removed {
     /// Its name below the table's folder.
     pub name: String,
-    /// When its removal was committed, in milliseconds since the Unix epoch.
+    /// When the commit that removed it was prepared, in milliseconds since the Unix epoch. It may have landed much later.
     pub at_ms: i64,
 }
 

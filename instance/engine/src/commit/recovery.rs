@@ -10,6 +10,7 @@ use crate::EngineError;
 use crate::catalog::{self, Catalog, Credentials, Effect, Namespace, User};
 use crate::commit::queue::Outcome;
 use crate::commit::writer::{TableState, Writer, stage_high_water};
+use crate::hot::DroppedTable;
 use crate::hot::store::Family;
 use crate::hot::tier::{TableTier, TierRecord};
 use crate::hot::volume::{self, HighWater, VolumeRecord};
@@ -33,6 +34,8 @@ pub struct Recovered {
     pub tiers: Vec<(TableId, TableTier)>,
     /// Nothing that was flushed is above it.
     pub high_water: HighWater,
+    /// Tables that were dropped before, and whose folders a vacuum is still to delete.
+    pub dropped: Vec<DroppedTable>,
 }
 
 impl Recovered {
@@ -46,6 +49,7 @@ impl Recovered {
             next_table_id: catalog.next_table_id,
             tiers: Vec::new(),
             high_water: HighWater::default(),
+            dropped: Vec::new(),
         }
     }
 }
@@ -57,7 +61,8 @@ impl Writer {
         if !present.tables.is_empty() || self.shared.hot.prefix_proven()? {
             return Err(EngineError::Invalid("only an empty volume is recovered; this one holds a database".into()));
         }
-        let Recovered { database_id, namespaces, tables, mut users, next_table_id, tiers, high_water } = recovered;
+        let Recovered { database_id, namespaces, tables, mut users, next_table_id, tiers, high_water, dropped } =
+            recovered;
         // What was set at this start, which is root's password, is all that there is of passwords.
         for user in &mut users {
             let known = present.users.get(&user.id).map(|known| known.credentials.clone());
@@ -66,7 +71,10 @@ impl Writer {
         let catalog = Catalog::of(namespaces, tables, users, next_table_id);
         self.shared.clock.raise(high_water);
         let record = VolumeRecord { database_id, ..VolumeRecord::clone(&self.shared.hot.volume()) };
-        let batch = self.recovery_batch(&catalog, &tiers, &record);
+        let mut batch = self.recovery_batch(&catalog, &tiers, &record);
+        for table in &dropped {
+            batch.put_cf(self.shared.hot.family(Family::Meta), table.key(), table.encode());
+        }
         crash_point!("recovery.staged");
         self.write(batch, true);
         crash_point!("recovery.written");

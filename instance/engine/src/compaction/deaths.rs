@@ -6,8 +6,8 @@ use std::time::Duration;
 use kalamdb_api::flush::FlushState;
 
 use crate::cold::faults::Dies;
-use crate::flush::run::Step;
 use crate::flush::tests::World;
+use crate::flush::tests::deaths::Step;
 use crate::schema::TableKind;
 
 /// Databases that die side by side.
@@ -24,8 +24,6 @@ enum Work {
 impl World {
     /// Does the work up to that call; false where it has fewer calls.
     async fn die_in(&mut self, work: Work, calls: usize, dies: Dies) -> bool {
-        // Nothing is written of how the job ends.
-        self.runner().death.lock().came = true;
         self.faults.die_after(calls, dies);
         let id = match work {
             Work::Flush => self.start_flush().await,
@@ -36,12 +34,12 @@ impl World {
                 return self.faults.died();
             }
         };
-        let has_ended = || {
-            self.engine().flush_job(&id).unwrap().state == FlushState::Running && self.runner().alive.lock().is_empty()
-        };
-        while !has_ended() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        self.end_of(&id).await;
+        // A process that died would have written nothing of how the job ended.
+        let still_runs = self.engine().flusher().jobs.change(&id, |record| {
+            (record.job.state, record.job.finished_at, record.job.message) = (FlushState::Running, None, None);
+        });
+        still_runs.unwrap();
         self.faults.died()
     }
 

@@ -37,7 +37,7 @@ use crate::cold::file::{WrittenFile, write_files};
 use crate::cold::name::JobName;
 use crate::cold::{ColdFile, ColdSnapshot, log};
 use crate::config::CompactionConfig;
-use crate::flush::run::{Lane, Runner, Step};
+use crate::flush::run::{Lane, Runner};
 use crate::plant::{Plant, planted};
 use crate::point::{self, point};
 use crate::schema::{Table, TableKind};
@@ -133,7 +133,6 @@ impl Runner {
         let name = JobName { epoch: self.owner.epoch()?, job: job.attempt };
         let Some(built) = self.build(table, name, &job).await? else { return Ok(Attempt::NothingToDo) };
         crash_point!("compaction.files_written");
-        self.may_die(Step::Written)?;
         point!("compaction.written");
         let attempt = match held {
             Some(held) => self.commit_compaction(&built, held, name, begun).await?,
@@ -202,7 +201,6 @@ impl Runner {
         crash_point!("compaction.begun");
         begun(intent.version)?;
         crash_point!("compaction.noted");
-        self.may_die(Step::Begun)?;
         point!("compaction.begun");
         let mut actions = log::schema_actions(table, before);
         let removed = |file: &Arc<ColdFile>| Remove { data_change: false, ..file.to_remove(self.now_ms()) };
@@ -215,7 +213,7 @@ impl Runner {
         actions.extend(built.files.iter().map(|file| Action::Add(added(file))));
         self.commit(table, lane, &intent, &actions).await?;
         crash_point!("compaction.settled");
-        self.may_die(Step::Ended)?;
+        point!("compaction.ended");
         self.checkpoint(table, lane, intent.version).await;
         Ok(Attempt::Compacted(Compacted {
             replaced: built.inputs.len(),

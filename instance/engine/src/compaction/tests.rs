@@ -12,6 +12,7 @@ use kalamdb_api::flush::{FlushReason, FlushState};
 use super::*;
 use crate::engine::{Engine, LookUp, RowWrite};
 use crate::flush::JobKind;
+use crate::flush::tests::deaths::Step;
 use crate::flush::tests::{USERS, World};
 use crate::schema::{Column, ColumnId, DefaultValue, FormerType, SchemaVersion, SqlType};
 use crate::value::Value;
@@ -33,13 +34,6 @@ impl World {
             println!("{id}: {message}");
         }
         job.state
-    }
-
-    /// Lets a compaction die after a step; the process would die with it.
-    pub(crate) async fn die_in_compaction(&mut self, step: Step) {
-        self.engine().flusher().runner.death.lock().after = Some(step);
-        self.start_compaction().await;
-        self.await_death().await;
     }
 
     pub(crate) fn runner(&self) -> &Runner {

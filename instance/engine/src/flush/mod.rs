@@ -117,7 +117,6 @@ impl Flusher {
                 alive: Mutex::default(),
                 places: Mutex::default(),
                 checkpoint_interval: CHECKPOINT_INTERVAL.into(),
-                death: Mutex::default(),
             },
             config: config.flush.clone(),
             tending: Tending::new(config),
@@ -296,9 +295,6 @@ impl Flusher {
             tracing::error!(job = %id, table = %name, "a job panicked; this is a bug in KalamDB");
             Err(EngineError::Corrupt { what: format!("job {id}"), reason: "it panicked; see the log".into() })
         });
-        if self.runner.death.lock().comes() {
-            return;
-        }
         if let Err(error) = &ended {
             tracing::warn!(job = %id, table = %name, %error, "a {} job failed; no row is lost by it", kind.as_str());
         }

@@ -51,36 +51,6 @@ pub struct Lane {
     pub listed: Option<i64>,
 }
 
-/// The points between the steps, where tests let a process die.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// W is fixed and the intent stored.
-    Begun,
-    /// The files are in the object store.
-    Written,
-    /// The Delta commit has landed; nothing was read back.
-    Committed,
-    /// The new version is the table's.
-    Ended,
-}
-
-/// When a job is to die as if its process had been killed.
-#[derive(Debug, Default)]
-pub struct Death {
-    /// After which step.
-    pub after: Option<Step>,
-    /// Whether a job has ended this way.
-    pub came: bool,
-}
-
-impl Death {
-    /// Whether the job that asks is dead: nothing may be written of its end then.
-    pub fn comes(&mut self) -> bool {
-        self.came |= self.after.is_some();
-        self.came
-    }
-}
-
 /// What a flush moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flushed {
@@ -108,8 +78,6 @@ pub struct Runner {
     pub(crate) places: parking_lot::Mutex<HashMap<Uuid, Arc<JobPlaces>>>,
     /// Versions from one checkpoint to the next; tests let them come sooner.
     pub(crate) checkpoint_interval: AtomicI64,
-    /// Where a test lets the process die; nowhere else is it ever set.
-    pub(crate) death: parking_lot::Mutex<Death>,
 }
 
 /// Says that an attempt is alive, as long as it exists.
@@ -182,7 +150,6 @@ impl Runner {
         crash_point!("flush.begun");
         begun(intent.version)?;
         crash_point!("flush.noted");
-        self.may_die(Step::Begun)?;
         point!("flush.begun");
         // An ALTER may have come first: the files need the schema that their rows were written with.
         let table = &catalog::table_at(&snapshot, table.id)?.map_or_else(|| table.clone(), Arc::new);
@@ -194,11 +161,9 @@ impl Runner {
         actions.extend(self.hide_masked_rows(table, &intent, &before, &snapshot).await?);
         actions.extend(files.iter().map(|file| Action::Add(self.cold_file(file).to_add())));
         crash_point!("flush.vectors_written");
-        self.may_die(Step::Written)?;
         point!("flush.written");
         self.commit(table, lane, &intent, &actions).await?;
         crash_point!("flush.settled");
-        self.may_die(Step::Ended)?;
         point!("flush.ended");
         self.delete_flushed(table).await?;
         crash_point!("flush.deleted");
@@ -326,10 +291,6 @@ impl Runner {
         self.keeper.await_named(table, intent.epoch).await?;
         crash_point!("delta.named");
         let commit = DeltaLog::encode(intent, actions, self.now_ms());
-        if self.death.lock().after == Some(Step::Committed) {
-            self.cold.log(table.uuid).put(intent, commit).await?;
-            return self.may_die(Step::Committed);
-        }
         let settled = self.put_and_settle(table, lane, intent, commit).await?;
         if settled == *intent {
             Ok(())
@@ -389,13 +350,6 @@ impl Runner {
             stats: Arc::new(file.stats.clone()),
             vector: None,
         }
-    }
-
-    pub(crate) fn may_die(&self, step: Step) -> Result<(), EngineError> {
-        if self.death.lock().after != Some(step) {
-            return Ok(());
-        }
-        Err(EngineError::Unavailable(format!("the test ends the process after step {step:?}")))
     }
 }
 

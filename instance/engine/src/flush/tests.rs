@@ -1,6 +1,7 @@
 //! Flush jobs over the whole engine: what is read stays what was acknowledged, whatever ends a job.
 
 mod cold_reads;
+pub(crate) mod deaths;
 mod evolution;
 mod log;
 mod places;
@@ -20,7 +21,8 @@ use kalamdb_api::flush::{FlushReason, FlushState};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::run::Step;
+use self::deaths::Step;
+use super::JobKind;
 use crate::EngineError;
 use crate::catalog::CatalogChange;
 use crate::cold::faults::{Faults, FaultyStore};
@@ -221,19 +223,6 @@ impl World {
             println!("{id}: {message}");
         }
         job.state
-    }
-
-    /// Lets the job die after a step; the process would die with it.
-    pub(crate) async fn die_in_flush(&mut self, step: Step) {
-        self.engine().flusher().runner.death.lock().after = Some(step);
-        self.start_flush().await;
-        self.await_death().await;
-    }
-
-    pub(crate) async fn await_death(&self) {
-        while !self.engine().flusher().runner.death.lock().came {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
     }
 
     pub(crate) async fn stop(&mut self) {
@@ -487,15 +476,13 @@ async fn random_programs_read_what_was_acknowledged() {
                     assert_ne!(world.end_of(&id).await.state, FlushState::Failed, "{when}");
                 }
                 14 => {
-                    let steps = [Step::Begun, Step::Written, Step::Committed, Step::Ended];
-                    world.die_in_compaction(steps[random.random_range(0..4)]).await;
+                    world.die_after(JobKind::Compact, Step::ALL[random.random_range(0..4)]).await;
                     random_write(&mut world, &mut random).await;
                     world.restart().await;
                 }
                 15 => drop(world.vacuum(Duration::ZERO).await),
                 _ => {
-                    let steps = [Step::Begun, Step::Written, Step::Committed, Step::Ended];
-                    world.die_in_flush(steps[random.random_range(0..4)]).await;
+                    world.die_after(JobKind::Flush, Step::ALL[random.random_range(0..4)]).await;
                     random_write(&mut world, &mut random).await;
                     world.restart().await;
                 }

@@ -19,6 +19,7 @@ use super::tasks::numbers;
 use super::wire::Sea;
 use crate::cold::log::table_folder;
 use crate::cold::{ColdStore, DeltaLog, name};
+use crate::engine::Engine;
 use crate::flush::{Epoch, Intent, IntentKind};
 use crate::schema::{SEQ, Table, USER_ID};
 
@@ -146,6 +147,22 @@ impl Bucket {
             let newest = if served.contains(table) { versions.len().saturating_sub(1) } else { usize::MAX };
             self.aged.insert(*table, newest);
         }
+    }
+
+    /// Each table that was ever flushed is known to that process, to serve it or to delete its folder; or else the folder is gone.
+    pub async fn no_folder_is_forgotten(&self, engine: &Engine) -> Result<(), String> {
+        let catalog = engine.catalog();
+        let dropped = engine.hot().snapshot().dropped_tables().map_err(|error| error.to_string())?;
+        let known = catalog.tables.values().map(|table| table.uuid).chain(dropped.iter().map(|table| table.uuid));
+        let known: BTreeSet<_> = known.collect();
+        for table in self.versions.keys().filter(|table| !known.contains(*table)) {
+            let left: Vec<_> =
+                self.sea.objects.list(Some(&table_folder(*table))).try_collect().await.unwrap_or_default();
+            if !left.is_empty() {
+                return Err(format!("nobody knows of {} objects below {}", left.len(), table_folder(*table)));
+            }
+        }
+        Ok(())
     }
 
     /// Looks at a table's newest checkpoint, if it is new; answers its version, and what is wrong where it says other than the commits.

@@ -50,7 +50,12 @@ pub fn prepare() {
 
 /// What a seed violates.
 pub fn violation(runtime: &Runtime, scenario: Scenario, seed: u64) -> Option<Violation> {
-    run(runtime, &scenario.program(seed).current()).violation
+    violation_of(runtime, &scenario.program(seed).current())
+}
+
+/// What a program violates.
+pub fn violation_of(runtime: &Runtime, program: &[Move]) -> Option<Violation> {
+    run(runtime, program).violation
 }
 
 /// The runtime of a test's cases: turns are polled on the test's own thread.
@@ -306,7 +311,7 @@ fn programs_do_what_they_are_for() {
         ),
         (Scenario::Dropped, &["to vacuum.dropped_judged", "1 folders are gone", "is made anew"]),
         (Scenario::Expired, &["has a checkpoint of version", "Vacuumed { expired: 1", "goes on from read.holds"]),
-        (Scenario::Streams, &["0 rows stay", "1 rows stay", "time goes by: Expiry"]),
+        (Scenario::Streams, &["0 rows stay", "1 rows stay", "time goes by: Expiry", "the stream table is dropped"]),
     ];
     for (scenario, all) in happens {
         let mut missing: Vec<_> = all.to_vec();

@@ -84,6 +84,7 @@ impl World {
             Move::Drop(table) => self.drop_table(*table).await,
             Move::Make(kind) => self.make_table(*kind).await,
             Move::MakeStream => self.make_stream().await,
+            Move::DropStream => self.drop_stream().await,
             Move::DropExpired(owner) => self.drop_expired(*owner).await,
             Move::Wait(until) => self.wait(*until),
             Move::Age(span) => self.age(*span),

@@ -61,8 +61,10 @@ pub enum Move {
     Drop(u8),
     /// One that was dropped is made anew.
     Make(u8),
-    /// A stream table is made.
+    /// A stream table is made, where there is none.
     MakeStream,
+    /// The stream table is dropped.
+    DropStream,
     /// What has expired in stream tables is dropped.
     DropExpired(u8),
     /// Time goes by.
@@ -250,7 +252,8 @@ impl Scenario {
             also(4, number().prop_map(Move::Read).boxed());
             also(2, number().prop_map(Move::Leave).boxed());
             also(2, number().prop_map(Move::Restart).boxed());
-            also(1, Just(Move::MakeStream).boxed());
+            also(2, Just(Move::MakeStream).boxed());
+            also(1, Just(Move::DropStream).boxed());
         }
         moves
     }

@@ -16,6 +16,8 @@ use crate::cold::log::table_folder;
 use crate::engine::Engine;
 use crate::evolution::{NewColumn, TableChange};
 use crate::flush::run::Runner;
+use crate::hot::key;
+use crate::hot::store::Family;
 use crate::schema::{DefaultValue, SqlType, Table, TableKind, TableName};
 use crate::seq::Seq;
 use crate::value::Value;
@@ -158,12 +160,23 @@ impl World {
         self.drop_it(&engine, &table).await
     }
 
-    async fn drop_it(&mut self, engine: &Engine, table: &Table) -> Done {
+    pub(super) async fn drop_it(&mut self, engine: &Engine, table: &Table) -> Done {
         let gone = CatalogChange::DropTable { name: table.name.clone(), id: table.id };
         let changed = engine.change_catalog(gone).await;
         changed.map_err(|error| violated("jobs_fail_only_with_cause", error.to_string()))?;
         self.owners[0].tables.remove(&table.name);
-        Ok(())
+        let (mut left, prefix) = (0, key::table_prefix(table.id));
+        for family in [Family::of_rows(table.kind), Family::Changes, Family::Masks, Family::Dirty, Family::Tiers] {
+            let counted = engine.hot().snapshot().each(family, &prefix, |_, _| {
+                left += 1;
+                Ok(())
+            });
+            counted.map_err(|error| violated("dropped_rows_go", error.to_string()))?;
+        }
+        match left {
+            0 => Ok(()),
+            left => Err(violated("dropped_rows_go", format!("{} left {left} records", table.name))),
+        }
     }
 
     /// One of the tables that every program begins with comes back, empty, where it is gone.

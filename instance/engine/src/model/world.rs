@@ -233,7 +233,7 @@ impl World {
             let mut meant = histories.filter(|history| history.table.uuid == altering.table);
             altering.was_broken |= meant.any(|history| altering.alteration.is_broken_by(&history.now.state));
         }
-        self.adopt_recovered();
+        self.adopt_recovered().await;
     }
 
     /// Each new checkpoint tells what the commits tell.
@@ -254,7 +254,7 @@ impl World {
     }
 
     /// A volume that was recovered serves what was flushed.
-    fn adopt_recovered(&mut self) {
+    async fn adopt_recovered(&mut self) {
         for owner in self.owners.iter_mut().filter(|owner| !owner.serves) {
             if owner.epoch().is_none() || owner.engine.readiness() != Readiness::Ready {
                 continue;
@@ -279,6 +279,12 @@ impl World {
             }
             owner.serves = true;
             self.trace.push(format!("owner {} is recovered", owner.id));
+            // Beside the first owner alone, whose mirrors know of every folder.
+            if self.other_lines == 1
+                && let Err(fault) = self.bucket.no_folder_is_forgotten(&owner.engine).await
+            {
+                self.found.get_or_insert(violated("dropped_folders_go", fault));
+            }
         }
     }
 

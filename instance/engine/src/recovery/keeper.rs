@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
-use super::mirror::{Mirror, MirrorName};
+use super::mirror::{Mirror, MirrorName, dropped_before};
 use super::objects;
 use crate::EngineError;
 use crate::catalog::Catalog;
@@ -114,6 +114,7 @@ impl Keeper {
             written_at: self.clock.now_micros() / 1000,
             high_water: self.committer.shared().clock.high_water(),
             catalog: Catalog::clone(&catalog),
+            dropped: dropped_before(&catalog, self.hot.snapshot().dropped_tables()?),
         };
         objects::put(self.cold.store(), &mut mirror).await?;
         *mirrored = Some(catalog);

@@ -1,7 +1,8 @@
 //! The catalog's mirror: one object holds the whole catalog as of a moment, without secrets. Pure.
 //!
 //! An object is eight bytes of magic, the format (u32, big endian), the SHA-256 of the body, and the body. Tables and namespaces stand in
-//! it as the records that the volume stores, with their own format versions, so that whatever reads old volumes reads old mirrors.
+//! it as the records that the volume stores, with their own format versions, so that whatever reads old volumes reads old mirrors. So do
+//! tables that were dropped, as long as their folders may be there.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,12 +14,14 @@ use uuid::Uuid;
 use crate::EngineError;
 use crate::catalog::{self, Catalog, Credentials, Role, User};
 use crate::flush::Epoch;
+use crate::hot::DroppedTable;
 use crate::hot::volume::HighWater;
 use crate::schema::UserId;
 
 const MAGIC: &[u8; 8] = b"kalamcat";
-/// The version of the layout and of [`Stored`].
-const FORMAT: u32 = 1;
+/// The version of the layout and of [`Stored`]; 2 brought the dropped tables.
+const FORMAT: u32 = 2;
+const LIVING_TABLES_FORMAT: u32 = 1;
 const DIGEST_BYTES: usize = 32;
 const HEADER_BYTES: usize = MAGIC.len() + size_of::<u32>() + DIGEST_BYTES;
 
@@ -69,6 +72,8 @@ pub struct Mirror {
     pub high_water: HighWater,
     /// Namespaces, every version of every table, and users without credentials.
     pub catalog: Catalog,
+    /// Tables that are not in the catalog any more, and whose folders may still be there.
+    pub dropped: Vec<DroppedTable>,
 }
 
 /// The body of the object.
@@ -86,6 +91,8 @@ struct Stored {
     tables: Vec<Vec<u8>>,
     users: Vec<MirroredUser>,
     next_table_id: u32,
+    /// Records of dropped tables.
+    dropped: Vec<Vec<u8>>,
 }
 
 /// A user, but for the secrets: a type that has no place for them.
@@ -125,6 +132,7 @@ impl Mirror {
                 .collect(),
             users: catalog.users.values().map(|one| user(one)).collect(),
             next_table_id: catalog.next_table_id,
+            dropped: self.dropped.iter().map(DroppedTable::encode).collect(),
         };
         let body =
             bincode::serde::encode_to_vec(&stored, bincode::config::standard()).expect("memory takes every record");
@@ -148,8 +156,10 @@ impl Mirror {
             stored.users.into_iter().map(User::from).collect(),
             stored.next_table_id,
         );
+        let dropped = stored.dropped.iter().map(|bytes| DroppedTable::decode(bytes));
+        let dropped = dropped.collect::<Result<_, _>>().map_err(text)?;
         let Stored { database_id, volume, written_at, high_water, .. } = stored;
-        Ok(Self { database_id, volume, name, written_at, high_water, catalog })
+        Ok(Self { database_id, volume, name, written_at, high_water, catalog, dropped })
     }
 
     /// Why a volume with that id and that catalog must not go on beside this mirror, where it is the newest; none where it may. What a
@@ -174,12 +184,20 @@ impl Mirror {
     }
 }
 
+/// Those that were dropped before the catalog was as it is. One that it still has, or does not know yet, is none of them: a recovery from it
+/// would delete the folder of a table that lives.
+pub fn dropped_before(catalog: &Catalog, dropped: Vec<DroppedTable>) -> Vec<DroppedTable> {
+    let is_before =
+        |table: &DroppedTable| table.id.0 < catalog.next_table_id && catalog.versions_of(table.id).is_empty();
+    dropped.into_iter().filter(is_before).collect()
+}
+
 /// Checks everything that surrounds the body, and reads it.
 fn stored_in(bytes: &[u8]) -> Result<Stored, String> {
     let rest = bytes.strip_prefix(MAGIC).ok_or("it does not begin as a mirror of the catalog does")?;
     let (format, _) = rest.split_first_chunk::<4>().ok_or("it is cut off")?;
     let format = u32::from_be_bytes(*format);
-    if format != FORMAT {
+    if format != FORMAT && format != LIVING_TABLES_FORMAT {
         return Err(format!(
             "its format is version {format}, this build reads version {FORMAT}; start the build that wrote it, or a later one"
         ));
@@ -188,8 +206,13 @@ fn stored_in(bytes: &[u8]) -> Result<Stored, String> {
     if Sha256::digest(body)[..] != bytes[HEADER_BYTES - DIGEST_BYTES..HEADER_BYTES] {
         return Err("its checksum does not fit its content".into());
     }
+    let mut body = body.to_vec();
+    if format == LIVING_TABLES_FORMAT {
+        // An empty list of dropped tables, before which it ends.
+        body.push(0);
+    }
     let (stored, read) =
-        bincode::serde::decode_from_slice(body, bincode::config::standard()).map_err(|error| error.to_string())?;
+        bincode::serde::decode_from_slice(&body, bincode::config::standard()).map_err(|error| error.to_string())?;
     if read == body.len() { Ok(stored) } else { Err(format!("{} bytes too many", body.len() - read)) }
 }
 
@@ -205,7 +228,7 @@ mod tests {
     use super::*;
     use crate::catalog::CatalogChange;
     use crate::schema::testing::table;
-    use crate::schema::{SqlType, Table, TableKind};
+    use crate::schema::{SqlType, Table, TableId, TableKind};
     use crate::seq::Seq;
 
     fn root() -> UserId {
@@ -227,7 +250,19 @@ mod tests {
     fn mirror(catalog: Catalog) -> Mirror {
         let name = MirrorName { epoch: Epoch(3), number: 12 };
         let high_water = HighWater { seq: Seq(77), updated: 78 };
-        Mirror { database_id: Uuid::from_u128(1), volume: Uuid::from_u128(2), name, written_at: 9, high_water, catalog }
+        Mirror {
+            database_id: Uuid::from_u128(1),
+            volume: Uuid::from_u128(2),
+            name,
+            written_at: 9,
+            high_water,
+            catalog,
+            dropped: vec![dropped(0, 5)],
+        }
+    }
+
+    fn dropped(id: u32, uuid: u128) -> DroppedTable {
+        DroppedTable { id: TableId(id), uuid: Uuid::from_u128(uuid), at_ms: 8, storage: None }
     }
 
     #[test]
@@ -243,9 +278,33 @@ mod tests {
         assert_eq!(read.catalog.tables, written.catalog.tables);
         assert_eq!(read.catalog.users[&root()].credentials, Credentials::None);
         assert_eq!((read.catalog.next_table_id, read.catalog.namespaces.len()), (2, 1));
+        assert_eq!(read.dropped, written.dropped);
         assert_eq!(written.name.to_string(), "0000000003-0000000012");
         assert_eq!("0000000003-0000000012".parse(), Ok(written.name));
         assert!("3-12".parse::<MirrorName>().is_err() && "0000000003-0000000012.tmp".parse::<MirrorName>().is_err());
+    }
+
+    #[test]
+    fn a_mirror_from_before_dropped_tables_names_none() {
+        let written = Mirror { dropped: Vec::new(), ..mirror(catalog()) };
+        let mut bytes = written.encode();
+        // The empty list, which the older format did not have.
+        bytes.pop();
+        bytes[11] = 1;
+        let digest = Sha256::digest(&bytes[HEADER_BYTES..]);
+        bytes[HEADER_BYTES - DIGEST_BYTES..HEADER_BYTES].copy_from_slice(&digest);
+        let read = Mirror::decode(written.name, &bytes).unwrap();
+        assert_eq!((read.catalog.tables, read.dropped), (written.catalog.tables, Vec::new()));
+    }
+
+    #[test]
+    fn a_mirror_names_no_table_as_dropped_that_its_catalog_has_or_does_not_know_yet() {
+        let known = catalog();
+        assert_eq!(known.tables.values().next().unwrap().id, TableId(1));
+        let gone = Catalog { next_table_id: 2, ..catalog::first_catalog(7) };
+        let named = |catalog: &Catalog| dropped_before(catalog, vec![dropped(1, 5), dropped(2, 6)]);
+        assert_eq!(named(&known), [], "dropped since, and made and dropped since");
+        assert_eq!(named(&gone), [dropped(1, 5)]);
     }
 
     #[test]
@@ -260,8 +319,8 @@ mod tests {
             refusal(&bytes[..at]);
         }
         let mut newer = bytes.clone();
-        newer[11] = 2;
-        assert!(refusal(&newer).contains("format is version 2, this build reads version 1"));
+        newer[11] = 3;
+        assert!(refusal(&newer).contains("format is version 3, this build reads version 2"));
         let other = MirrorName { number: 13, ..written.name };
         assert!(Mirror::decode(other, &bytes).unwrap_err().contains("copy of 0000000003-0000000012"));
     }

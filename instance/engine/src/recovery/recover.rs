@@ -75,7 +75,8 @@ impl Recovery<'_> {
         for _ in 0..EPOCHS {
             let mirror = self.newest_mirror(identity).await?;
             let catalog = mirror.as_ref().map_or_else(|| first_catalog(self.now_ms), |mirror| mirror.catalog.clone());
-            self.cold.place_all(&catalog, &[])?;
+            let dropped = mirror.as_ref().map(|mirror| mirror.dropped.clone()).unwrap_or_default();
+            self.cold.place_all(&catalog, &dropped)?;
             let epoch = identity::claim_epoch(self.cold.store(), identity.database_id, self.now_ms).await?;
             crash_point!("recovery.epoch_claimed");
             point!("recovery.claimed");
@@ -89,6 +90,7 @@ impl Recovery<'_> {
                 continue;
             }
             let mut recovered = Recovered::of(identity.database_id, &catalog);
+            recovered.dropped = dropped;
             recovered.high_water = mirror.as_ref().map(|mirror| mirror.high_water).unwrap_or_default();
             let mut stopped = HashMap::new();
             for (table, fenced) in fenced {
@@ -192,6 +194,7 @@ impl Recovery<'_> {
             written_at: self.now_ms,
             high_water: recovered.high_water,
             catalog,
+            dropped: recovered.dropped.clone(),
         };
         objects::put(self.cold.store(), &mut mirror).await
     }

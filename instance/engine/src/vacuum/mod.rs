@@ -9,6 +9,7 @@ pub mod policy;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use object_store::path::Path;
 
 use self::policy::{Knowledge, Verdict};
 use crate::EngineError;
-use crate::cold::log;
+use crate::cold::{ColdSnapshot, log};
 use crate::flush::Flusher;
 use crate::flush::run::{Lane, Runner};
 use crate::point::{self, point};
@@ -37,7 +38,7 @@ pub struct Vacuumed {
 }
 
 impl Runner {
-    /// Deletes what may go of one table. `retention` counts from the commit that removed a file.
+    /// Deletes what may go of one table. `retention` counts from when the commit landed that removed a file.
     pub(crate) async fn vacuum(
         &self,
         table: &Arc<Table>,
@@ -48,8 +49,12 @@ impl Runner {
         let names = self.object_names(table).await?;
         let staged = self.cold.store().staged(&log::table_folder(table.uuid)).await?;
         point!("vacuum.listed");
-        let Some(known) = self.know(table, lane).await? else { return Ok(Vacuumed::default()) };
+        let Some(mut known) = self.know(table, lane).await? else { return Ok(Vacuumed::default()) };
         let before_ms = self.now_ms() - i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        let may_go = |name: &String| known.judge(name, before_ms) != Verdict::Keeps;
+        if names.iter().any(may_go) && !self.learn_promised(table, &mut known, before_ms).await? {
+            return Ok(Vacuumed::default());
+        }
         let (mut done, mut paths, log) = (Vacuumed::default(), Vec::new(), self.cold.log(table.uuid));
         for name in names {
             match known.judge(&name, before_ms) {
@@ -105,11 +110,28 @@ impl Runner {
         self.cold.forget_before(table.uuid, version);
         known.pinned = self.cold.pinned(table.uuid);
         let live = self.cold.at_once(table, version).await?;
-        known.live = live.files.iter().flat_map(|file| file.names().collect::<Vec<_>>()).collect();
+        known.version = version;
+        known.live = names_of(&live);
         known.learn_removed(log.removed(known_version).await?);
         // A commit beyond ours is one that is not settled, or another owner's: they know better.
         Ok(log.read(version + 1).await?.is_none().then_some(known))
     }
+
+    /// Learns what the version names that was the newest one at that moment. `false` where nobody can tell which that was: all that is left
+    /// of the log came later.
+    async fn learn_promised(&self, table: &Arc<Table>, known: &mut Knowledge, at_ms: i64) -> Result<bool, EngineError> {
+        let Some(version) = self.cold.log(table.uuid).newest_at(known.version, at_ms).await? else { return Ok(false) };
+        if version < known.version {
+            let snapshot = self.cold.at_once(table, version).await?;
+            known.promised = names_of(&snapshot);
+        }
+        Ok(true)
+    }
+}
+
+/// The names of all that the version needs.
+fn names_of(snapshot: &ColdSnapshot) -> HashSet<String> {
+    snapshot.files.iter().flat_map(|file| file.names().collect::<Vec<_>>()).collect()
 }
 
 impl Flusher {

@@ -10,8 +10,13 @@ use crate::plant::{Plant, planted};
 /// What is known of a table's objects. Read after the objects were listed, so that none of them is newer than this.
 #[derive(Debug, Default)]
 pub struct Knowledge {
+    /// The newest version.
+    pub version: i64,
     /// Names that the newest version needs.
     pub live: HashSet<String>,
+    /// Names that the version needs which was the newest one when the retention began. What a tombstone says is when its commit was prepared,
+    /// and a job that stalls before its put may land it much later.
+    pub promised: HashSet<String>,
     /// Names that somebody in this process may still read.
     pub pinned: HashSet<String>,
     /// Names that left the table, and when the last time: milliseconds since the Unix epoch.
@@ -44,7 +49,9 @@ impl Knowledge {
 
     /// Judges an object by its name. `before_ms` is the moment before which what was removed has expired.
     pub fn judge(&self, name: &str, before_ms: i64) -> Verdict {
-        if self.live.contains(name) || self.pinned.contains(name) {
+        let is_read = self.pinned.contains(name) && !planted(Plant::VacuumIgnoresReaders);
+        let is_promised = self.promised.contains(name) && !planted(Plant::RemovedWhenPrepared);
+        if self.live.contains(name) || is_read || is_promised {
             return Verdict::Keeps;
         }
         match self.removed.get(name) {
@@ -84,11 +91,13 @@ mod tests {
             removed(5, 101),
             removed(5, 9),
         ]);
+        known.learn_removed(vec![removed(6, 50)]);
         known.pinned.insert(file(1, 3));
         known.live.insert(file(1, 4));
-        let judged: Vec<_> = (1..=5).map(|job| known.judge(&file(1, job), 100)).collect();
+        known.promised.insert(file(1, 6));
+        let judged: Vec<_> = (1..=6).map(|job| known.judge(&file(1, job), 100)).collect();
         use Verdict::{Expired, Keeps};
-        assert_eq!(judged, [Expired, Keeps, Keeps, Keeps, Keeps]);
+        assert_eq!(judged, [Expired, Keeps, Keeps, Keeps, Keeps, Keeps]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What a vacuum deletes of a real table, and what it must leave.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use kalamdb_api::flush::FlushState;
@@ -11,8 +13,10 @@ use crate::catalog::CatalogChange;
 use crate::cold::identity;
 use crate::cold::name::JobName;
 use crate::flush::Epoch;
-use crate::flush::run::Step;
 use crate::flush::tests::World;
+use crate::flush::tests::deaths::Step;
+use crate::recovery::mirror::{Mirror, MirrorName};
+use crate::recovery::objects;
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -61,6 +65,36 @@ async fn files_that_left_their_table_go_after_their_retention_and_their_vectors_
     assert_eq!((done.expired, done.orphans), (all.len() - 1, 0));
     assert_eq!(world.objects().await, world.live_objects().await);
     assert_eq!(world.vacuum(Duration::ZERO).await, Vacuumed::default(), "once is enough");
+    world.check("vacuumed").await;
+}
+
+/// Its tombstones bear the time at which the commit was prepared.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_removes_that_stalls_stays_from_when_its_commit_landed() {
+    let mut world = compacted().await;
+    let log = world.folder.path().join(format!("cold/tables/{}/_delta_log", world.table.uuid));
+    if !log.exists() {
+        return;
+    }
+    world.vacuum(Duration::ZERO).await;
+    let before = world.objects().await;
+    let rows = world.model.keys().map(|(_, first, second)| (*first, second.clone())).collect::<Vec<_>>();
+    let gone: Vec<_> = rows.iter().map(|(first, second)| (*first, second.as_str(), None)).collect();
+    world.write("", &gone).await;
+    let a_week_passes = |world: &World| {
+        let week = i64::try_from(WEEK.as_micros()).unwrap() + 1_000_000;
+        world.clock.0.fetch_add(week, Ordering::SeqCst);
+    };
+    assert_eq!(world.flush_that_stalls(a_week_passes).await, FlushState::Completed);
+    // The store's clock is the computer's, for which no week has passed.
+    let entry = log.join(format!("{:020}.json", world.cold().await.version));
+    let now = UNIX_EPOCH + Duration::from_millis(world.runner().now_ms().unsigned_abs());
+    std::fs::File::options().write(true).open(entry).unwrap().set_modified(now).unwrap();
+    assert_eq!(world.live_objects().await, BTreeSet::new());
+    assert_eq!(world.vacuum(WEEK).await, Vacuumed::default());
+    assert_eq!(world.objects().await, before, "somebody outside may have begun to read it a moment ago");
+    a_week_passes(&world);
+    assert_eq!(world.vacuum(WEEK).await, Vacuumed { expired: before.len(), orphans: 0 });
     world.check("vacuumed").await;
 }
 
@@ -125,13 +159,13 @@ async fn what_dead_jobs_had_begun_beside_its_name_goes_too() {
 }
 
 impl World {
-    async fn drop_table(&self) {
+    pub(crate) async fn drop_table(&self) {
         let (name, id) = (self.table.name.clone(), self.table.id);
         self.engine().change_catalog(CatalogChange::DropTable { name, id }).await.unwrap();
     }
 
     /// How the vacuum of each dropped table ended.
-    async fn vacuum_dropped(&self, retention: Duration) -> Vec<Option<usize>> {
+    pub(crate) async fn vacuum_dropped(&self, retention: Duration) -> Vec<Option<usize>> {
         let mut done = Vec::new();
         for table in self.runner().hot.snapshot().dropped_tables().unwrap() {
             done.push(self.runner().vacuum_dropped(&table, retention).await.unwrap());
@@ -168,9 +202,45 @@ async fn a_folder_goes_only_once_the_mirror_does_not_name_its_table() {
     let world = compacted().await;
     world.drop_table().await;
     assert!(matches!(world.vacuum_dropped(Duration::ZERO).await[..], [Some(_)]));
-    let mirror = crate::recovery::objects::newest(world.runner().cold.store()).await.unwrap();
+    let mirror = objects::newest(world.runner().cold.store()).await.unwrap();
     let mirror = mirror.expect("there is one");
     assert!(mirror.catalog.versions_of(world.table.id).is_empty(), "a recovery would bring it back without its rows");
+}
+
+/// Only the mirror tells the recovered volume that there was such a table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_was_lost_still_deletes_the_folder_of_a_table_that_was_dropped_before() {
+    let mut world = compacted().await;
+    world.drop_table().await;
+    let (gone, all) = (world.table.clone(), world.objects().await);
+    let anew = Table { uuid: Uuid::new_v4(), ..Table::clone(&gone) };
+    world.engine().change_catalog(CatalogChange::CreateTable(Box::new(anew))).await.unwrap();
+    world.table = world.engine().catalog().tables[&gone.name].clone();
+    world.model.clear();
+    world.write("", &[(1, "a", Some(7))]).await;
+    assert_eq!(world.flush().await, FlushState::Completed);
+    world.mirrored().await;
+    // Twice, so that the mirror which the recovery itself writes tells it too.
+    for life in 0..2 {
+        let flushed = world.model.clone();
+        world.lose_volume(flushed).await;
+        world.recovered().await;
+        let store = world.runner().cold.store();
+        let first = MirrorName { epoch: world.runner().owner.epoch().unwrap(), number: 1 };
+        let first =
+            store.get(&objects::path_of(first)).await.unwrap().map(|bytes| Mirror::decode(first, &bytes).unwrap());
+        let named: Vec<_> = first.expect("the recovery has written it").dropped.iter().map(|one| one.uuid).collect();
+        assert_eq!(named, [gone.uuid], "life {life}");
+    }
+    let lives = world.objects().await;
+    assert_eq!(world.vacuum_dropped(WEEK).await, [None], "its time has not come");
+    world.clock.0.fetch_add(i64::try_from(WEEK.as_micros()).unwrap(), Ordering::SeqCst);
+    let deleted = world.vacuum_dropped(WEEK).await;
+    assert!(deleted[0].is_some_and(|deleted| deleted > all.len()), "{deleted:?}");
+    assert_eq!(world.runner().object_names(&gone).await.unwrap(), Vec::<String>::new());
+    assert_eq!(world.objects().await, lives, "the table of that name which lives keeps all it has");
+    world.check("vacuumed").await;
+    assert_eq!(world.flush().await, FlushState::Skipped);
 }
 
 #[tokio::test(flavor = "multi_thread")]

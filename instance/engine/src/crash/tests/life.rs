@@ -14,7 +14,7 @@ use super::{FOLDER, PASSAGE, POINT, SEED};
 use crate::EngineError;
 use crate::catalog::CatalogChange;
 use crate::engine::{Engine, LookUp, RowWrite};
-use crate::flush::run::Step;
+use crate::flush::tests::deaths::Step;
 use crate::flush::tests::{Ahead, Model, USERS, World, copy_folder};
 use crate::schema::testing::table;
 use crate::schema::{SqlType, TableKind, TableName, UserId};

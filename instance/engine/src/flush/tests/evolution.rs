@@ -15,13 +15,14 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use self::model::{Model, TYPES, integer, some_value};
+use super::deaths::{Step, die};
 use super::{Faults, config, open};
 use crate::EngineError;
 use crate::catalog::CatalogChange;
 use crate::cold::scalar::{scalar_of, value_at};
 use crate::engine::{Engine, LookUp, RowWrite};
 use crate::evolution::{NewColumn, TableChange};
-use crate::flush::run::Step;
+use crate::flush::JobKind;
 use crate::schema::testing::table;
 use crate::schema::{ColumnId, DefaultValue, SchemaVersion, SqlType, Table, TableKind, TableName, UserId};
 use crate::value::{Row, Value};
@@ -99,16 +100,10 @@ impl World {
         assert!(matches!(state, FlushState::Completed | FlushState::Skipped), "{state:?}");
     }
 
-    async fn die_in_flush(&mut self, step: Step) {
-        let has_rows = self.engine().unflushed().iter().any(|unflushed| unflushed.rows > 0);
-        if !has_rows {
-            return;
-        }
-        self.engine().flusher().runner.death.lock().after = Some(step);
-        self.start_flush().await;
-        while !self.engine().flusher().runner.death.lock().came {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    /// Lets a job die after a step, as with its process; `false` where it ended before.
+    async fn die_after(&mut self, kind: JobKind, step: Step) -> bool {
+        self.jobs += 1;
+        die(self.engine(), kind, format!("job-{}", self.jobs), &self.name, step).await
     }
 
     async fn start_compaction(&mut self) -> String {
@@ -121,14 +116,6 @@ impl World {
     async fn compact(&mut self) -> FlushState {
         let id = self.start_compaction().await;
         self.end_of(&id).await
-    }
-
-    async fn die_in_compaction(&mut self, step: Step) {
-        self.engine().flusher().runner.death.lock().after = Some(step);
-        self.start_compaction().await;
-        while !self.engine().flusher().runner.death.lock().came {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
     }
 
     async fn vacuum(&self) {
@@ -352,16 +339,14 @@ async fn random_alters_read_as_if_every_row_had_been_rewritten() {
                     assert_ne!(world.end_of(&id).await, FlushState::Failed, "{when}");
                 }
                 18 => {
-                    let steps = [Step::Begun, Step::Written, Step::Committed, Step::Ended];
-                    world.die_in_compaction(steps[random.random_range(0..4)]).await;
+                    world.die_after(JobKind::Compact, Step::ALL[random.random_range(0..4)]).await;
                     world.alter(some_change(&mut random, &world.model), &when).await;
                     world.write_some(&mut random).await;
                     world.restart().await;
                 }
                 19 => world.vacuum().await,
                 _ => {
-                    let steps = [Step::Begun, Step::Written, Step::Committed, Step::Ended];
-                    world.die_in_flush(steps[random.random_range(0..4)]).await;
+                    world.die_after(JobKind::Flush, Step::ALL[random.random_range(0..4)]).await;
                     world.alter(some_change(&mut random, &world.model), &when).await;
                     world.write_some(&mut random).await;
                     world.restart().await;
@@ -535,7 +520,7 @@ async fn what_was_superseded_before_its_column_was_narrowed_hurts_nobody() {
     world.write("", 1, row(1)).await;
     world.write("", 2, row(1 << 40)).await;
     world.write("", 1 << 40, row(1)).await;
-    world.die_in_flush(Step::Committed).await;
+    assert!(world.die_after(JobKind::Flush, Step::Committed).await);
     world.write("", 1 << 40, None).await;
     world.write("", 2, row(2)).await;
     world.alter(modify("c1".into(), SqlType::SmallInt), "once it fits").await;

@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 
 use kalamdb_api::flush::FlushState;
 
+use super::deaths::Step;
 use super::{World, config, copy_folder, open};
 use crate::cold::faults::Faults;
 use crate::cold::log::table_folder;
 use crate::config::{EngineConfig, ObjectStoreConfig};
 use crate::engine::Readiness;
-use crate::flush::run::{Lane, Step};
+use crate::flush::run::Lane;
 use crate::schema::TableKind;
 
 /// A dead job's intent is settled before anybody asks how the job ended: by another job, or by a recovery that dies in its turn.
