@@ -401,11 +401,12 @@ impl Table {
     }
 }
 
-/// `_seq`, `_deleted`, `_updated`, as they follow a table's own columns.
+/// `_seq`, `_deleted`, `_updated`, as they follow a table's own columns. `_deleted` is never NULL, and yet may be as far as a planner knows:
+/// it would take a condition such as `_deleted IN (true, false)` for none, and deleted rows are shown only for who has one.
 pub fn system_fields() -> [Field; 3] {
     [
         Field::new(SEQ, SqlType::BigInt.arrow(), false),
-        Field::new(DELETED, SqlType::Boolean.arrow(), false),
+        Field::new(DELETED, SqlType::Boolean.arrow(), true),
         Field::new(UPDATED, SqlType::Timestamp.arrow(), false),
     ]
 }

@@ -40,7 +40,25 @@ fn subject(parsed: &ParsedStatement, namespace: &str) -> Option<(&'static str, S
         Statement::CreateStorage(created) => ("CREATE STORAGE", names::fold(&created.id), json!({})),
         Statement::AlterStorage { id, .. } => ("ALTER STORAGE", names::fold(id), text()),
         Statement::DropStorage { id, .. } => ("DROP STORAGE", names::fold(id), text()),
-        _ => return None,
+        // Rows are their users' own affair, and the others change none of those.
+        Statement::Use(_)
+        | Statement::Show(_)
+        | Statement::Insert(_)
+        | Statement::Update(_)
+        | Statement::Delete(_)
+        | Statement::Query(_)
+        | Statement::Explain(_)
+        | Statement::Subscribe(_)
+        | Statement::Begin
+        | Statement::Commit
+        | Statement::Rollback
+        | Statement::KillQuery(_)
+        | Statement::KillJob(_)
+        | Statement::FlushTable(_)
+        | Statement::FlushAll(_)
+        | Statement::CompactTable(_)
+        | Statement::CompactAll(_)
+        | Statement::CheckStorage { .. } => return None,
     })
 }
 

@@ -24,8 +24,6 @@ pub struct SqlConfig {
     pub reply_bytes: usize,
     /// How many rows one statement may write.
     pub write_rows: usize,
-    /// How often a statement starts over because others wrote what it had read.
-    pub commit_attempts: u32,
     /// How large a transaction may become.
     pub transaction: TransactionLimits,
     /// What hashing a password costs.

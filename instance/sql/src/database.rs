@@ -11,7 +11,6 @@ use kalamdb_engine::catalog::Role;
 use kalamdb_engine::engine::RowWrite;
 use kalamdb_engine::schema::UserId;
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::bind::literal::Parameters;
 use crate::bind::names::{self, DEFAULT_NAMESPACE};
@@ -27,7 +26,7 @@ use crate::relations::{Host, Inspection, Relations};
 use crate::running::{Running, Ticket};
 use crate::stream::{RowStream, Streamed};
 use crate::transaction::{Open, OpenTransactions};
-use crate::{ErrorCode, SqlError, audit, authorize, transaction};
+use crate::{ErrorCode, SqlError, audit, authorize, contention, transaction};
 
 /// Who asks: the user, with the role that it has now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,11 +263,6 @@ async fn ran_too_long(limit: Duration) -> SqlError {
     SqlError::new(ErrorCode::StatementTimeout, text)
 }
 
-/// The first pause before a statement starts over; it doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-
 /// All that statements need to run.
 pub struct Statements {
     pub(crate) engine: Engine,
@@ -345,23 +339,12 @@ impl Statements {
         self.caches.is_some()
     }
 
-    /// Starts over as long as others were faster; `reason` says how, for whoever reads the error after the last attempt.
+    /// Starts over as long as others were faster, and no longer than a statement may run; `reason` says how they were.
     pub(crate) async fn starting_over<T, F>(&self, reason: &str, attempt: impl Fn() -> F) -> Result<T, SqlError>
     where
         F: Future<Output = Result<T, SqlError>>,
     {
-        let (attempts, mut pause) = (self.config.commit_attempts.max(1), FIRST_PAUSE);
-        for left in (0..attempts).rev() {
-            match attempt().await {
-                Err(error) if error.code == ErrorCode::Conflict && left > 0 => {}
-                Err(error) if error.code == ErrorCode::Conflict => break,
-                result => return result,
-            }
-            // Of those that collide one always wins; those that do not must not keep in step.
-            tokio::time::sleep(pause.mul_f64(0.5 + chance())).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-        Err(SqlError::new(ErrorCode::Conflict, format!("{reason} {attempts} times in a row; try again")))
+        contention::starting_over(self.config.statement_timeout, reason, attempt).await
     }
 
     /// Commits them, unless there are none or too many; within a transaction they wait for its COMMIT.
@@ -399,9 +382,4 @@ impl Statements {
             has_rows: true,
         }
     }
-}
-
-/// A number from 0 to 1.
-fn chance() -> f64 {
-    f64::from(Uuid::new_v4().as_fields().0) / f64::from(u32::MAX)
 }

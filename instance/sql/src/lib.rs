@@ -8,7 +8,8 @@
 //! * [`execute`]: what each statement does; [`transaction`]: where it may stand.
 //!
 //! [`cache`] holds what statements need not find out again, and [`prepared`] is how a plan serves many of them. [`stream`] and [`format`] give
-//! results of any size away in pieces, [`load`] takes rows in. [`running`] knows what runs now, [`memory`] what it may hold.
+//! results of any size away in pieces, [`load`] takes rows in. [`running`] knows what runs now, [`memory`] what it may hold, [`contention`] how writers of the
+//! same rows give way to each other.
 //!
 //! [`wildcard`], [`flag`], [`uuids`] and [`quantified`] put right what DataFusion would understand in another way; [`sql_types`] and [`lineage`]
 //! tell what a column of a result is.
@@ -21,6 +22,7 @@ pub mod authorize;
 pub mod bind;
 pub mod cache;
 pub mod config;
+pub mod contention;
 pub mod database;
 pub mod error;
 pub mod execute;

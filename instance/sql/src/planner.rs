@@ -186,5 +186,5 @@ pub async fn plan_with_placeholders(
         parameters.get(&placeholder)?;
     }
     flag::check(&plan)?;
-    Ok(uuids::normalise(plan, tables)?)
+    Ok(uuids::normalise(flag::keep(plan)?, tables)?)
 }

@@ -53,7 +53,7 @@ impl Prepared {
         if volatility == Volatility::Stable || !has_only_names(&plan, !parameters.is_empty())? {
             return Ok(None);
         }
-        let columns = result_columns(&plan, tables);
+        let columns = result_columns(&plan, tables)?;
         // Before it is optimised: a table that no row is read of still decides what `*` means.
         let tables = named(&plan)?.into_iter().filter_map(|name| {
             let table = relations.catalog.tables.get(&name)?;

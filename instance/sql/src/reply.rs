@@ -11,8 +11,10 @@ use arrow::datatypes::{
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion_functions_json::{JsonUnionEncoder, JsonUnionValue};
 use kalamdb_api::sql::{ColumnSchema, StatementResult};
+use kalamdb_engine::schema::SqlType;
 use serde_json::{Value as Json, json};
 
+use crate::bind::sql_type::wire_name;
 use crate::execute::{Outcome, RowSet};
 use crate::{ErrorCode, Identity, SqlError};
 
@@ -55,6 +57,12 @@ pub(crate) fn cells(rows: &RowSet) -> Result<Vec<Vec<Json>>, SqlError> {
         }
     }
     Ok(cells)
+}
+
+/// The protocol's name for a column of that SQL type, where one is known and the Arrow type is one of its forms: those of texts are several.
+pub fn type_name_of(sql_type: Option<SqlType>, arrow: &DataType) -> Json {
+    let by_arrow = type_name(arrow);
+    sql_type.filter(|sql_type| type_name(&sql_type.arrow()) == by_arrow).map_or(by_arrow, wire_name)
 }
 
 /// The protocol's name for an Arrow type that no table's column gave a SQL type.

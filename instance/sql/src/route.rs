@@ -189,6 +189,11 @@ impl Target {
         Ok(Some(if nothing { KeyOf::Nothing } else { KeyOf::Values(values) }))
     }
 
+    /// Whether the statement calls the table by another name.
+    pub fn is_aliased(&self) -> bool {
+        self.names.len() == 1
+    }
+
     /// The place of the table's own column that the expression names.
     pub fn column(&self, expr: &Expr) -> Option<usize> {
         let name = self.column_name(expr)?;

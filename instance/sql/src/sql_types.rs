@@ -3,8 +3,13 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use datafusion::common::TableReference;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Column, TableReference};
+use datafusion::datasource::cte_worktable::CteWorkTable;
+use datafusion::datasource::source_as_provider;
+use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunction, Case, ScalarFunction, WindowFunction};
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, JoinType, LogicalPlan, TableScan};
 use kalamdb_engine::catalog::Catalog;
@@ -38,6 +43,10 @@ impl<'a> Tables<'a> {
 /// Finds the SQL types of one plan's columns, as long as its nodes stay where they are.
 pub struct SqlTypes<'a> {
     tables: Tables<'a>,
+    /// What recursive queries begin with, under their names.
+    beginnings: Arc<[(String, Arc<LogicalPlan>)]>,
+    /// Where the columns of outer queries come from, those of the nearest first.
+    outer: Vec<&'a LogicalPlan>,
     /// By node and place: a column that many expressions use is looked for once.
     found: RefCell<HashMap<(*const LogicalPlan, usize), Type>>,
 }
@@ -64,9 +73,31 @@ impl Type {
 }
 
 impl<'a> SqlTypes<'a> {
-    /// None is known yet.
-    pub fn new(tables: Tables<'a>) -> Self {
-        Self { tables, found: RefCell::default() }
+    /// Of that plan and its parts; none is known yet.
+    pub fn new(plan: &LogicalPlan, tables: Tables<'a>) -> Result<Self> {
+        let mut beginnings = Vec::new();
+        plan.apply_with_subqueries(|plan| {
+            if let LogicalPlan::RecursiveQuery(query) = plan {
+                beginnings.push((query.name.clone(), Arc::clone(&query.static_term)));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(Self { tables, beginnings: beginnings.into(), outer: Vec::new(), found: RefCell::default() })
+    }
+
+    /// Of the same plan's parts, in a subquery whose outer columns are those of the plans; none is known yet.
+    pub fn within<'b>(&'b self, plans: &[&'b LogicalPlan]) -> SqlTypes<'b> {
+        SqlTypes {
+            tables: self.tables,
+            beginnings: Arc::clone(&self.beginnings),
+            outer: plans.iter().chain(&self.outer).copied().collect(),
+            found: RefCell::default(),
+        }
+    }
+
+    /// Whether it is known where the outer column comes from.
+    pub fn knows_outer(&self, column: &Column) -> bool {
+        self.outer.iter().any(|plan| plan.schema().maybe_index_of_column(column).is_some())
     }
 
     /// The type of the plan's column of that place; none where its Arrow type says all that is known.
@@ -119,6 +150,9 @@ impl<'a> SqlTypes<'a> {
                 }
                 _ => Type::Unknown,
             },
+            LogicalPlan::RecursiveQuery(query) => {
+                self.column(&query.static_term, place).or(self.column(&query.recursive_term, place))
+            }
             LogicalPlan::Union(union) => {
                 union.inputs.iter().map(|input| self.column(input, place)).reduce(Type::or).unwrap_or(Type::Unknown)
             }
@@ -127,6 +161,10 @@ impl<'a> SqlTypes<'a> {
     }
 
     fn scanned(&self, scan: &TableScan, place: usize) -> Type {
+        let work_table = source_as_provider(&scan.source).ok();
+        if let Some(work_table) = work_table.as_ref().and_then(|provider| provider.downcast_ref::<CteWorkTable>()) {
+            return self.recursive(work_table.name(), scan, place);
+        }
         let found = self.tables.get(&scan.table_name).zip(scan.projected_schema.fields().get(place));
         let Some((table, field)) = found else { return Type::Unknown };
         match field.name().as_str() {
@@ -137,13 +175,23 @@ impl<'a> SqlTypes<'a> {
         }
     }
 
+    /// Where a recursive query reads its own rows: those that it begins with tell.
+    fn recursive(&self, name: &str, scan: &TableScan, place: usize) -> Type {
+        let place = scan.projection.as_ref().map_or(Some(place), |projection| projection.get(place).copied());
+        let called = self.beginnings.iter().filter(|(called, _)| called == name);
+        let types = called.filter_map(|(_, beginning)| Some(self.column(beginning, place?)));
+        types.reduce(Type::or).unwrap_or(Type::Unknown)
+    }
+
     fn expr(&self, expr: &Expr, inputs: &[&LogicalPlan]) -> Type {
         let first = |args: &[Expr]| args.first().map_or(Type::Unknown, |arg| self.expr(arg, inputs));
+        let of_column = |column: &Column, plans: &[&LogicalPlan]| {
+            let mut found = plans.iter().filter_map(|plan| Some((plan, plan.schema().maybe_index_of_column(column)?)));
+            found.next().map_or(Type::Unknown, |(plan, place)| self.column(plan, place))
+        };
         match expr {
-            Expr::Column(column) => inputs
-                .iter()
-                .find_map(|input| Some(self.column(input, input.schema().maybe_index_of_column(column)?)))
-                .unwrap_or(Type::Unknown),
+            Expr::Column(column) => of_column(column, inputs),
+            Expr::OuterReferenceColumn(_, column) => of_column(column, &self.outer),
             Expr::Alias(alias) => self.expr(&alias.expr, inputs),
             Expr::Literal(value, _) if value.is_null() => Type::Null,
             Expr::Case(Case { when_then_expr, else_expr, .. }) => {

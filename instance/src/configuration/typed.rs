@@ -231,7 +231,6 @@ fn sql(values: &Values<'_>, data_dir: &std::path::Path) -> Result<SqlConfig> {
         statement_timeout: values.seconds("sql.statement_timeout_seconds")?,
         reply_bytes: values.number::<u64>("sql.reply_bytes")? as usize,
         write_rows: values.number::<u32>("sql.write_rows")? as usize,
-        commit_attempts: values.number("sql.commit_attempts")?,
         transaction: TransactionLimits {
             rows: values.number::<u32>("sql.transaction_rows")? as usize,
             bytes: values.number::<u64>("sql.transaction_bytes")? as usize,

@@ -320,6 +320,10 @@ async fn types_stay_where_values_do() -> Result<()> {
         "SELECT (SELECT max(d) FROM t), (SELECT u FROM t), (SELECT j FROM t), (SELECT f FROM t)",
         "SELECT a.d, b.u, a.j, b.f FROM t a LEFT JOIN t b ON a.id = b.id + 1",
         "SELECT DISTINCT d, u, j, f FROM t ORDER BY 1 LIMIT 1",
+        "WITH RECURSIVE r AS (SELECT d, u, j, f, 1 AS n FROM t UNION ALL SELECT d, u, coalesce(j, j), f, n + 1 FROM r WHERE n < 3)
+         SELECT d, u, j, f FROM r",
+        "UPDATE t SET s = s || 'x' RETURNING coalesce(d, d), CASE WHEN id = 1 THEN u END, nullif(j, 'x'), greatest(f, f)",
+        "INSERT INTO t (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET s = 'x' RETURNING coalesce(d, NULL), nvl(u, NULL), least(j, j), f",
     ];
     for sql in kept {
         assert_eq!(types_of(&server, sql).await?, ["DateTime", "Uuid", "Json", "File"], "{sql}");
@@ -329,6 +333,8 @@ async fn types_stay_where_values_do() -> Result<()> {
         "SELECT d, u, j, f FROM t UNION ALL SELECT ts, s AS u, s AS j, s AS f FROM t",
         "SELECT CASE WHEN id = 1 THEN d ELSE ts END, CASE WHEN id = 1 THEN u ELSE 'none' END, j || '', f::TEXT FROM t",
         "SELECT max(ts), max(s), min(u || ''), string_agg(j, ',') FROM t",
+        "WITH RECURSIVE r AS (SELECT ts, u, j, s FROM t UNION SELECT ts, s AS a, s AS b, u FROM t) SELECT * FROM r",
+        "UPDATE t SET s = s || 'y' RETURNING coalesce(ts, ts), coalesce(u, s), j || '', f::TEXT",
     ];
     for sql in changed {
         assert_eq!(types_of(&server, sql).await?, ["Timestamp", "Text", "Text", "Text"], "{sql}");

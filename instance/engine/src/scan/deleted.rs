@@ -4,8 +4,14 @@
 use std::collections::HashMap;
 
 use arrow::array::RecordBatch;
-use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
+use arrow_schema::Schema;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::error::Result;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, lit};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use crate::EngineError;
 use crate::hot::HotSnapshot;
@@ -31,39 +37,27 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Deleted rows are only read for who names `_deleted`, and neither sort where a filter plainly lets none of it pass.
-    pub fn by(filters: &[Expr]) -> Self {
+    /// Deleted rows are only read for who names `_deleted`, and neither sort where the filters can't hold for any row of it.
+    pub fn by(filters: &[Expr], schema: &Schema) -> Result<Self> {
         let names_flag = |filter: &Expr| filter.column_refs().iter().any(|column| column.name == DELETED);
         if !filters.iter().any(names_flag) {
-            return Self { live: true, deleted: false };
+            return Ok(Self { live: true, deleted: false });
         }
-        let may_pass = |deleted| !filters.iter().any(|filter| holds(filter, deleted) == Some(false));
-        let deleted = may_pass(true);
-        Self { live: may_pass(false) || !deleted, deleted }
+        let deleted = may_hold(filters, true, schema)?;
+        Ok(Self { live: !deleted || may_hold(filters, false, schema)?, deleted })
     }
 }
 
-/// Whether the expression holds for all rows whose flag is this; none where that depends on the row.
-fn holds(expr: &Expr, deleted: bool) -> Option<bool> {
-    match expr {
-        Expr::Column(column) if column.name == DELETED => Some(deleted),
-        Expr::Literal(ScalarValue::Boolean(value), _) => *value,
-        Expr::IsTrue(inner) | Expr::IsNotFalse(inner) => holds(inner, deleted),
-        Expr::Not(inner) | Expr::IsFalse(inner) | Expr::IsNotTrue(inner) => holds(inner, deleted).map(|value| !value),
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            let (left, right) = (holds(left, deleted), holds(right, deleted));
-            match op {
-                Operator::And if left == Some(false) || right == Some(false) => Some(false),
-                Operator::Or if left == Some(true) || right == Some(true) => Some(true),
-                Operator::And => Some(left? && right?),
-                Operator::Or => Some(left? || right?),
-                Operator::Eq => Some(left? == right?),
-                Operator::NotEq => Some(left? != right?),
-                _ => None,
-            }
-        }
-        _ => None,
-    }
+/// Whether the filters can hold for a row whose flag is this, whatever its other columns are.
+fn may_hold(filters: &[Expr], deleted: bool, schema: &Schema) -> Result<bool> {
+    let Some(all) = conjunction(filters.iter().cloned()) else { return Ok(true) };
+    let all = all.transform(|expr| {
+        let is_flag = matches!(&expr, Expr::Column(column) if column.name == DELETED);
+        Ok(if is_flag { Transformed::yes(lit(deleted)) } else { Transformed::no(expr) })
+    })?;
+    let schema = DFSchema::try_from(schema.clone())?.into();
+    let simplified = ExprSimplifier::new(SimplifyContext::builder().with_schema(schema).build()).simplify(all.data)?;
+    Ok(!matches!(simplified, Expr::Literal(ScalarValue::Boolean(None | Some(false)) | ScalarValue::Null, _)))
 }
 
 /// The deleted rows of the table, or of one user's part: `_seq` and `_updated` are those of the deletion. A key that lives again has
@@ -105,17 +99,26 @@ fn batch(table: &Table, projection: &[usize], rows: &[(Seq, Vec<u8>)]) -> Result
 
 #[cfg(test)]
 mod tests {
-    use datafusion::prelude::{col, ident, lit, when};
+    use std::sync::Arc;
+
+    use arrow_schema::{DataType, Field};
+    use datafusion::functions::expr_fn::coalesce;
+    use datafusion::logical_expr::{Operator, binary_expr, cast};
+    use datafusion::prelude::{col, ident, when};
 
     use super::*;
+    use crate::schema::system_fields;
 
     fn check(filters: &[Expr], live: bool, deleted: bool) {
-        assert_eq!(Wanted::by(filters), Wanted { live, deleted }, "{filters:?}");
+        let id = Field::new("id", DataType::Int64, false);
+        let fields: Vec<_> = [id].into_iter().chain(system_fields()).map(Arc::new).collect();
+        let wanted = Wanted::by(filters, &Schema::new(fields)).unwrap();
+        assert_eq!(wanted, Wanted { live, deleted }, "{filters:?}");
     }
 
     #[test]
     fn deleted_rows_are_read_where_a_condition_on_the_flag_lets_them_pass() {
-        let (flag, other) = (ident(DELETED), col("id").eq(lit(1)));
+        let (flag, other) = (ident(DELETED), col("id").eq(lit(1i64)));
         check(&[], true, false);
         check(std::slice::from_ref(&other), true, false);
         check(std::slice::from_ref(&flag), false, true);
@@ -125,10 +128,25 @@ mod tests {
         check(&[!(flag.clone().or(other.clone()))], true, false);
         check(&[!(flag.clone().and(other.clone()))], true, true);
         check(&[flag.clone().or(other.clone())], true, true);
-        check(&[flag.clone().is_not_null()], true, true);
         check(&[flag.clone().or(other.clone()), !flag.clone()], true, false);
-        let case = when(flag.clone(), other).otherwise(lit(false)).unwrap();
-        check(&[case], true, true);
         check(&[flag.clone(), !flag], true, false);
+    }
+
+    #[test]
+    fn what_a_condition_lets_pass_does_not_hang_on_how_it_is_written() {
+        let (flag, other) = (ident(DELETED), col("id").eq(lit(1i64)));
+        check(&[flag.clone().is_not_null()], true, true);
+        check(&[flag.clone().is_null()], true, false);
+        check(&[flag.clone().in_list(vec![lit(true), lit(false)], false)], true, true);
+        check(&[flag.clone().in_list(vec![lit(true)], false)], false, true);
+        check(&[flag.clone().in_list(vec![lit(true)], true)], true, false);
+        check(&[flag.clone().eq(flag.clone())], true, true);
+        check(&[flag.clone().or(!flag.clone())], true, true);
+        check(&[flag.clone().gt(lit(false))], false, true);
+        check(&[binary_expr(flag.clone(), Operator::IsDistinctFrom, lit(true))], true, false);
+        check(&[coalesce(vec![flag.clone(), lit(false)])], false, true);
+        check(&[cast(flag.clone(), DataType::Int64).eq(lit(1i64))], false, true);
+        check(&[when(flag.clone(), other.clone()).otherwise(lit(false)).unwrap()], false, true);
+        check(&[when(flag.clone(), lit(false)).otherwise(other).unwrap()], true, false);
     }
 }

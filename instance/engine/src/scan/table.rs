@@ -201,7 +201,7 @@ impl TableProvider for KalamTable {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         // Filters are inexact here, so that a limit is only ours to apply where there are none.
         let limit = limit.filter(|_| filters.is_empty());
-        let wanted = Wanted::by(filters);
+        let wanted = Wanted::by(filters, &self.schema)?;
         let deleted = match wanted.deleted && !self.all_users {
             true => Some(self.deleted_plan(&projection).await?),
             false => None,

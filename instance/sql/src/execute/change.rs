@@ -1,7 +1,7 @@
 //! UPDATE and DELETE.
 //!
-//! With the whole key in literals the row is looked up; otherwise DataFusion selects the rows and computes their new values, on
-//! the same snapshot that the keys are then looked up in.
+//! With the whole key in literals the row is looked up, and its new values are computed of it alone; otherwise DataFusion selects the rows and
+//! computes their new values, on the same snapshot that the keys are then looked up in.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
@@ -20,6 +20,7 @@ use kalamdb_engine::schema::{DELETED, SEQ, Table};
 use kalamdb_engine::seq::Seq;
 use kalamdb_engine::value::{Row, Value};
 
+use super::assigned::Assigned;
 use super::expression::Expressions;
 use super::insert::{KnownStamp, stamps_of};
 use super::returning::Returning;
@@ -152,21 +153,14 @@ impl Statements {
             return Ok(None);
         }
         let Some(keys) = key_of(target, update.selection.as_ref(), scope)? else { return Ok(None) };
-        let mut values = Vec::with_capacity(assignments.len());
-        for assignment in assignments {
-            match literal_of(assignment.value, scope.parameters)? {
-                Some(literal) => values.push(literal),
-                None => return Ok(None),
-            }
-        }
+        let Some(assigned) = Assigned::bind(self, relations, scope, target, assignments)? else {
+            return Ok(None);
+        };
         let look_ups = write::look_up(relations, &target.table, &keys).await?;
         let mut changes = Vec::new();
         for (key, look_up) in keys.into_iter().zip(look_ups) {
             let Some(old) = row_of(&look_up) else { continue };
-            let mut new = old.clone();
-            for (assignment, literal) in assignments.iter().zip(&values) {
-                new[assignment.place] = value::from_literal(literal, &target.table.columns[assignment.place])?;
-            }
+            let new = assigned.row(old)?;
             changes.extend(change(&target.table, key, look_up, new)?);
         }
         Ok(Some(changes))

@@ -1,6 +1,5 @@
 //! Expressions over rows that a statement holds already: `ON CONFLICT DO UPDATE` and `RETURNING`.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -8,30 +7,42 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, TableReference};
+use datafusion::common::{DFSchemaRef, TableReference};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr as Planned, expr::Placeholder};
+use datafusion::logical_expr::{
+    Expr as Planned, LogicalPlan, LogicalPlanBuilder, LogicalTableSource, expr::Placeholder,
+};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::sqlparser::ast::{Expr, ExprWithAlias, Ident, Query, Visit, VisitMut, Visitor, VisitorMut};
-use kalamdb_engine::schema::Table;
+use kalamdb_engine::catalog::Catalog;
+use kalamdb_engine::schema::{SqlType, Table};
 use kalamdb_engine::value::{Row, Value};
 
 use super::{Scope, Statements, now};
-use crate::bind::literal::Parameters;
 use crate::bind::names::fold;
 use crate::relations::Relations;
-use crate::{ErrorCode, SqlError, rows};
+use crate::sql_types::{SqlTypes, Tables};
+use crate::{ErrorCode, SqlError, rows, uuids};
 
 /// Binds and evaluates expressions over rows of one table, each perhaps beside another row of the same table.
 pub(super) struct Expressions<'a> {
     session: SessionState,
-    schema: DFSchema,
-    parameters: &'a Parameters,
+    catalog: Arc<Catalog>,
+    /// What has the columns of the rows.
+    rows: LogicalPlan,
+    scope: Scope<'a>,
     table: &'a Table,
     /// Its name as a qualifier.
     name: TableReference,
+}
+
+/// An expression that can be evaluated.
+pub(super) struct Bound {
+    pub(super) expr: Arc<dyn PhysicalExpr>,
+    /// None where its Arrow type says all that is known.
+    pub(super) sql_type: Option<SqlType>,
 }
 
 impl<'a> Expressions<'a> {
@@ -45,26 +56,30 @@ impl<'a> Expressions<'a> {
     ) -> Result<Self, SqlError> {
         let session = statements.planner.session(relations, scope.namespace)?;
         let name = TableReference::partial(table.name.namespace.as_str(), table.name.name.as_str());
-        let field = |name: &TableReference, at: usize| {
-            let column = &table.columns[at];
-            (Some(name.clone()), Arc::new(Field::new(&column.name, column.sql_type.arrow(), true)))
+        // What is proposed may well be NULL where it must not.
+        let fields = table.columns.iter().map(|column| Field::new(&column.name, column.sql_type.arrow(), true));
+        let source = Arc::new(LogicalTableSource::new(Arc::new(Schema::new(fields.collect::<Vec<_>>()))));
+        let own = LogicalPlanBuilder::scan(name.clone(), source, None)?;
+        let rows = match beside {
+            Some(beside) => own.clone().cross_join(own.alias(TableReference::bare(beside))?.build()?)?.build()?,
+            None => own.build()?,
         };
-        let other = beside.map(TableReference::bare);
-        let all = std::iter::once(&name).chain(&other);
-        let fields = all.flat_map(|name| (0..table.columns.len()).map(move |at| field(name, at))).collect();
-        let schema = DFSchema::new_with_metadata(fields, HashMap::new())?;
-        Ok(Self { session, schema, parameters: scope.parameters, table, name })
+        Ok(Self { session, catalog: Arc::clone(&relations.catalog), rows, scope: *scope, table, name })
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        self.rows.schema()
     }
 
     /// The expression, its parameters bound as typed literals. `what` names the clause for errors.
-    pub(super) fn bind(&self, expr: &Expr, what: &str) -> Result<Arc<dyn PhysicalExpr>, SqlError> {
+    pub(super) fn bind(&self, expr: &Expr, what: &str) -> Result<Bound, SqlError> {
         if expr.visit(&mut HasQuery).is_break() {
             return Err(SqlError::not_available(format!("a subquery in {what}")));
         }
         let mut expr = expr.clone();
         let _ = VisitMut::visit(&mut expr, &mut Qualify { table: self.table, name: &self.name });
         let planned =
-            self.session.create_logical_expr_from_sql_expr(ExprWithAlias { expr, alias: None }, &self.schema)?;
+            self.session.create_logical_expr_from_sql_expr(ExprWithAlias { expr, alias: None }, self.schema())?;
         let planned = planned.transform(|expr| self.with_parameter(expr))?.data;
         let spans_rows = |expr: &Planned| {
             Ok(matches!(expr, Planned::AggregateFunction(_) | Planned::WindowFunction(_) | Planned::Unnest(_)))
@@ -73,42 +88,48 @@ impl<'a> Expressions<'a> {
             let text = format!("{what} is computed for one row: aggregates and window functions can't stand there");
             return Err(SqlError::new(ErrorCode::InvalidSql, text));
         }
+        let types = SqlTypes::new(&self.rows, Tables::new(&self.catalog, self.scope.namespace))?;
+        let sql_type = types.of_expr(&planned, &[&self.rows]);
+        let planned = match uuids::has_uuids(self.table) {
+            true => uuids::normalise_expr(planned, &types, &self.rows)?,
+            false => planned,
+        };
         let context = SimplifyContext::builder()
-            .with_schema(Arc::new(self.schema.clone()))
+            .with_schema(Arc::clone(self.schema()))
             .with_config_options(Arc::clone(self.session.config_options()))
             .with_query_execution_start_time(Some(now()))
             .build();
         let simplifier = ExprSimplifier::new(context);
-        let planned = simplifier.simplify(simplifier.coerce(planned, &self.schema)?)?;
-        Ok(self.session.create_physical_expr(planned, &self.schema)?)
+        let planned = simplifier.simplify(simplifier.coerce(planned, self.schema())?)?;
+        Ok(Bound { expr: self.session.create_physical_expr(planned, self.schema())?, sql_type })
     }
 
     fn with_parameter(&self, expr: Planned) -> datafusion::error::Result<Transformed<Planned>> {
         let Planned::Placeholder(Placeholder { id, .. }) = &expr else { return Ok(Transformed::no(expr)) };
         let literal =
-            self.parameters.get(id).map_err(|error| datafusion::error::DataFusionError::Plan(error.message))?;
+            self.scope.parameters.get(id).map_err(|error| datafusion::error::DataFusionError::Plan(error.message))?;
         Ok(Transformed::yes(Planned::Literal(literal.scalar(), None)))
     }
 
     /// The rows as a batch, `others` beside them where there are any.
     pub(super) fn batch(&self, own: &[&Row], others: &[&Row]) -> Result<RecordBatch, SqlError> {
-        let sides = if self.schema.fields().len() > self.table.columns.len() { vec![own, others] } else { vec![own] };
-        let mut arrays = Vec::with_capacity(self.schema.fields().len());
+        let sides = if self.schema().fields().len() > self.table.columns.len() { vec![own, others] } else { vec![own] };
+        let mut arrays = Vec::with_capacity(self.schema().fields().len());
         for side in sides {
             for (place, column) in self.table.columns.iter().enumerate() {
                 let cells: Vec<&Value> = side.iter().map(|row| &row[place]).collect();
                 arrays.push(rows::array_of(column.sql_type, cells.into_iter())?);
             }
         }
-        let schema = Arc::new(Schema::new(self.schema.fields().clone()));
+        let schema = Arc::new(Schema::new(self.schema().fields().clone()));
         let options = RecordBatchOptions::new().with_row_count(Some(own.len()));
         RecordBatch::try_new_with_options(schema, arrays, &options).map_err(failed)
     }
 }
 
 /// The expression's value for each row of the batch.
-pub(super) fn evaluate(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRef, SqlError> {
-    Ok(expr.evaluate(batch)?.into_array(batch.num_rows())?)
+pub(super) fn evaluate(bound: &Bound, batch: &RecordBatch) -> Result<ArrayRef, SqlError> {
+    Ok(bound.expr.evaluate(batch)?.into_array(batch.num_rows())?)
 }
 
 fn failed(error: arrow::error::ArrowError) -> SqlError {

@@ -1,6 +1,7 @@
 //! What each statement does.
 
 mod alter;
+mod assigned;
 mod change;
 mod define;
 mod expression;

@@ -76,7 +76,7 @@ impl Select {
         }
         let tables = Tables::new(&self.relations.catalog, &self.namespace);
         let plan = planner::plan(&self.session, self.statement.clone(), &self.parameters, tables).await?;
-        let columns = result_columns(&plan, tables);
+        let columns = result_columns(&plan, tables)?;
         let physical = self.session.create_physical_plan(&plan).await?;
         Ok(Opened { columns, rows: execute_stream(physical, Arc::clone(&self.task))?, is_deterministic: false })
     }
@@ -199,7 +199,7 @@ impl Statements {
         let work = async move {
             let tables = Tables::new(&catalog, &namespace);
             let plan = planner::plan(&session, statement, &parameters, tables).await?;
-            let columns = result_columns(&plan, tables);
+            let columns = result_columns(&plan, tables)?;
             let rows = execute_stream(session.create_physical_plan(&plan).await?, task)?;
             Ok(RowSet { columns, batches: collect(rows, most_bytes).await? })
         };
@@ -281,21 +281,18 @@ async fn collect(mut rows: SendableRecordBatchStream, most_bytes: usize) -> Resu
 }
 
 /// The plan's columns, with the SQL types of what they show, and the flags of the tables' columns that they are.
-pub(crate) fn result_columns(plan: &LogicalPlan, tables: Tables<'_>) -> Vec<ResultColumn> {
-    let types = SqlTypes::new(tables);
+pub(crate) fn result_columns(plan: &LogicalPlan, tables: Tables<'_>) -> Result<Vec<ResultColumn>, SqlError> {
+    let types = SqlTypes::new(plan, tables)?;
     let column = |(place, field): (usize, &Arc<Field>)| {
-        // Arrow has several forms of texts.
-        let by_arrow = reply::type_name(field.data_type());
-        let sql_type = types.of_column(plan, place).filter(|sql_type| reply::type_name(&sql_type.arrow()) == by_arrow);
         let origin = origin(plan, place).filter(|origin| !origin.joined);
         let table = origin.as_ref().and_then(|origin| tables.get(&origin.table));
         ResultColumn {
             name: field.name().clone(),
-            data_type: sql_type.map_or(by_arrow, wire_name),
+            data_type: reply::type_name_of(types.of_column(plan, place), field.data_type()),
             flags: origin.zip(table).map_or_else(Vec::new, |(origin, table)| flags(table, &origin.column)),
         }
     };
-    plan.schema().fields().iter().enumerate().map(column).collect()
+    Ok(plan.schema().fields().iter().enumerate().map(column).collect())
 }
 
 /// `pk`, `nn`, `uq` of a table's column; system columns are never NULL.

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, TimestampMicrosecondArray};
 use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::sqlparser::ast::{Expr, SelectItem, SelectItemQualifiedWildcardKind};
 use kalamdb_engine::schema::{DELETED, SEQ, SqlType, Table, UPDATED};
 use kalamdb_engine::value::Row;
 
-use super::expression::{Expressions, evaluate};
+use super::expression::{Bound, Expressions, evaluate};
 use super::{ResultColumn, RowSet, query};
 use crate::bind::names::{column_name, fold};
 use crate::bind::sql_type::wire_name;
@@ -32,7 +31,7 @@ enum Source {
     Seq,
     Updated,
     Deleted,
-    Computed(Arc<dyn PhysicalExpr>),
+    Computed(Bound),
 }
 
 /// A row's `_seq` and `_updated`.
@@ -74,7 +73,7 @@ impl<'a> Returning<'a> {
                 let cells = returned.iter().map(|row| &row[*place]);
                 rows::array_of(self.table.columns[*place].sql_type, cells).map(Some)
             }
-            Source::Computed(expr) => evaluate(expr, &batch).map(Some),
+            Source::Computed(bound) => evaluate(bound, &batch).map(Some),
             Source::Deleted => Ok(Some(Arc::new(BooleanArray::from(vec![false; returned.len()])) as ArrayRef)),
             Source::Seq | Source::Updated => Ok(None),
         };
@@ -113,7 +112,7 @@ impl<'a> Returning<'a> {
             Source::Seq => (wire_name(SqlType::BigInt), vec!["nn"]),
             Source::Updated => (wire_name(SqlType::Timestamp), vec!["nn"]),
             Source::Deleted => (wire_name(SqlType::Boolean), vec!["nn"]),
-            Source::Computed(_) => (reply::type_name(array.data_type()), Vec::new()),
+            Source::Computed(bound) => (reply::type_name_of(bound.sql_type, array.data_type()), Vec::new()),
         };
         ResultColumn { name: name.to_owned(), data_type, flags }
     }
