@@ -79,6 +79,24 @@ fn a_name_that_is_used_again_is_another_column() {
 }
 
 #[test]
+fn names_that_differ_in_case_alone_are_refused() {
+    let mut history = History::new();
+    let rename = |from: &str, to: &str| TableChange::RenameColumn { from: from.into(), to: to.into() };
+    history.refused(add("C2", SqlType::Int, Value::Null), "'C2' differs from column 'c2' in case alone");
+    history.refused(rename("c3", "C2"), "'C2' differs from column 'c2' in case alone");
+    history.alter(rename("c2", "C2"));
+    history.refused(rename("C2", "C2"), "column 'default.t.C2' already exists");
+    history.refused(add("c2", SqlType::Int, Value::Null), "'c2' differs from column 'C2' in case alone");
+
+    // A table from before that rule can be mended.
+    let mut table = history.newest().clone();
+    (table.columns[1].name, table.columns[2].name) = ("a".into(), "A".into());
+    let mut history = History(vec![Arc::new(table)]);
+    history.alter(rename("A", "b"));
+    history.alter(rename("a", "A"));
+}
+
+#[test]
 fn a_later_default_does_not_change_what_old_rows_read() {
     let mut history = History::new();
     history.alter(add("n", SqlType::Int, Value::Int(7)));
