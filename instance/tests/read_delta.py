@@ -1,6 +1,7 @@
 """Reads a table's folder with DuckDB and with delta-rs, no KalamDB running, and prints what each sees as JSON.
 
-Cells are written as KalamDB's own replies write them; rows are sorted by their JSON text.
+Cells are written as KalamDB's own replies write them; rows are sorted by their JSON text. Arguments after the columns are filters, whose rows
+are printed too.
 """
 import datetime
 import decimal
@@ -48,9 +49,15 @@ connection = duckdb.connect()
 connection.execute("SET TimeZone = 'UTC'")
 [extension] = pathlib.Path(duckdb_extension_delta.__file__).parent.rglob("delta.duckdb_extension")
 connection.execute(f"LOAD '{extension}'")
-by_duckdb = connection.execute(f"SELECT {names} FROM delta_scan('{folder}')").fetchall()
 
-batches = QueryBuilder().register("t", table).execute(f"SELECT {names} FROM t").read_all()
-by_delta_rs = zip(*(batches.column(name).to_pylist() for name in columns))
 
-print(json.dumps({"duckdb": rows(by_duckdb), "delta-rs": rows(by_delta_rs), "version": table.version()}))
+def read(where):
+    """What each engine finds."""
+    by_duckdb = connection.execute(f"SELECT {names} FROM delta_scan('{folder}') {where}").fetchall()
+    batches = QueryBuilder().register("t", table).execute(f"SELECT {names} FROM t {where}").read_all()
+    by_delta_rs = zip(*(batches.column(name).to_pylist() for name in columns))
+    return {"duckdb": rows(by_duckdb), "delta-rs": rows(by_delta_rs)}
+
+
+filtered = {text: read(f"WHERE {text}") for text in sys.argv[3:]}
+print(json.dumps({**read(""), "filtered": filtered, "version": table.version()}))

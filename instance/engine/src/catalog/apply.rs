@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::EngineError;
 use crate::catalog::{Catalog, CatalogChange, DEFAULT_NAMESPACE, Namespace, ROOT, User};
+use crate::evolution::names::{differs_in_case_alone, same_but_case};
 use crate::schema::{Column, SqlType, Table, TableId, TableKind, TableName, UserId};
 use crate::storage::Storage;
 
@@ -110,7 +111,8 @@ fn create_table(after: &mut Catalog, table: &Table) -> Result<Vec<Effect>, Engin
         return Err(EngineError::AlreadyExists { what: "table", name: table.name.to_string() });
     }
     check_storage(after, table)?;
-    check_table(table).map_err(|reason| EngineError::Invalid(format!("table {}: {reason}", table.name)))?;
+    let checked = check_table(table).and_then(|()| check_names(table));
+    checked.map_err(|reason| EngineError::Invalid(format!("table {}: {reason}", table.name)))?;
     let id = TableId(after.next_table_id);
     // The largest id has no key range above it.
     if id.0 == u32::MAX {
@@ -157,6 +159,16 @@ fn check_table(table: &Table) -> Result<(), String> {
         check_key_column(column.ok_or("a key column is no column")?)?;
         if !key.insert(id) {
             return Err("a column stands twice in the PRIMARY KEY".into());
+        }
+    }
+    Ok(())
+}
+
+/// No two columns have names that differ in case alone. A later version is not asked: whoever renames one of two such columns must be able to.
+fn check_names(table: &Table) -> Result<(), String> {
+    for (at, column) in table.columns.iter().enumerate() {
+        if let Some(before) = same_but_case(&table.columns[..at], &column.name) {
+            return Err(differs_in_case_alone(&column.name, &before.name));
         }
     }
     Ok(())
@@ -316,6 +328,13 @@ mod tests {
         let mut twice = sound();
         twice.columns[1].name = "c1".into();
         refused(twice, "column 'c1' stands twice");
+        let mut alike = sound();
+        (alike.columns[0].name, alike.columns[1].name) = ("Ä".into(), "ä".into());
+        refused(
+            alike,
+            "column 'ä' differs from column 'Ä' in case alone, which other engines that read the table's files do not tell apart; choose \
+             another name",
+        );
         let mut reserved = sound();
         reserved.columns[1].name = "_seq".into();
         refused(reserved, "column '_seq': names are not empty and do not begin with '_'");

@@ -29,6 +29,8 @@ pub struct LogEnd {
     pub schema_version: Option<SchemaVersion>,
     /// No row of the files is above it.
     pub high_water: HighWater,
+    /// Whether there are files at all.
+    pub has_files: bool,
 }
 
 /// What lies in a log's folder: versions of commits and of whole checkpoints, ascending.
@@ -76,6 +78,7 @@ impl DeltaLog {
         };
         let file_schema = schema::file_schema(table);
         let w = Seq(flushed);
+        let has_files = !views.is_empty();
         let mut high_water = HighWater { seq: w, updated: 0 };
         for view in views {
             #[expect(deprecated, reason = "the only public way from a view to all fields of its add action")]
@@ -83,7 +86,8 @@ impl DeltaLog {
             high_water = high_water.max(highest(&file));
         }
         let epoch = Epoch(epoch.unsigned_abs());
-        Ok(Some(LogEnd { version: newest, epoch, w, schema_version: schema_version(snapshot.metadata()), high_water }))
+        let schema_version = schema_version(snapshot.metadata());
+        Ok(Some(LogEnd { version: newest, epoch, w, schema_version, high_water, has_files }))
     }
 
     /// The newest version of the log, where that is the given one or a later one and the given one's own entry is gone: it was taken once, and

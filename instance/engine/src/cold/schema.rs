@@ -1,7 +1,7 @@
 //! A table's shape in the cold tier: the Arrow schema of its files and the protocol and metadata of its Delta log.
 //!
-//! Files name their columns by physical names; the Delta metadata maps them to the names of SQL (column mapping by name). A
-//! column whose type is widened keeps its physical name, and old files their narrower type, which readers cast: the table feature
+//! Files name their columns by physical names; the Delta metadata maps them to the names of SQL (column mapping by name). An
+//! integer that is widened keeps its physical name, and old files their narrower type, which readers cast: the table feature
 //! `typeWidening` would say so, but delta-rs refuses every table that has it. System columns stand beside the table's own: `_user_id` first in per-user tables, then `_seq`, `_updated`
 //! and `_deleted` at the end.
 

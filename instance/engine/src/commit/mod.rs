@@ -153,10 +153,11 @@ impl Committer {
         self.submit(CommitRecord::Recover(Box::new(recovered)), QUEUE_UNIT).await.map(drop)
     }
 
-    /// Brings a table back whose Delta log could not be read when its volume was recovered.
-    pub async fn recover_table(&self, table: TableId, fenced: Fenced) -> Result<(), EngineError> {
-        let Fenced { tier, high_water } = fenced;
-        self.submit(CommitRecord::RecoverTable { table, tier, high_water }, QUEUE_UNIT).await.map(drop)
+    /// Brings a table back whose Delta log could not be read when its volume was recovered, in its next version if there is one.
+    pub async fn recover_table(&self, table: TableId, fenced: Fenced, next: Option<Table>) -> Result<(), EngineError> {
+        let Fenced { tier, high_water, .. } = fenced;
+        let next = next.map(Box::new);
+        self.submit(CommitRecord::RecoverTable { table, tier, high_water, next }, QUEUE_UNIT).await.map(drop)
     }
 
     /// Step 1 of a flush: fixes W, stores the intent, and takes the snapshot from which files are written, at one point of the

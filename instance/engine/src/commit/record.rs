@@ -15,7 +15,7 @@ use crate::hot::row;
 use crate::hot::tier::TableTier;
 use crate::hot::volume::HighWater;
 use crate::hot::{RowKey, key};
-use crate::schema::{SchemaVersion, TableId, TableKind};
+use crate::schema::{SchemaVersion, Table, TableId, TableKind};
 use crate::seq::Seq;
 
 /// One commit.
@@ -107,6 +107,8 @@ pub enum CommitRecord {
         tier: TableTier,
         /// Nothing that was flushed is above it.
         high_water: HighWater,
+        /// The table's next version, where its rows are not known to hold to the newest one.
+        next: Option<Box<Table>>,
     },
     /// The oldest time buckets of a stream table go.
     DropExpired {

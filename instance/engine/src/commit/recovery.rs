@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::EngineError;
-use crate::catalog::{self, Catalog, Credentials, Effect, Namespace, User};
+use crate::catalog::{self, Catalog, CatalogChange, Credentials, Effect, Namespace, User};
 use crate::commit::queue::Outcome;
 use crate::commit::writer::{TableState, Writer, stage_high_water};
 use crate::hot::DroppedTable;
@@ -113,16 +113,26 @@ impl Writer {
         table: TableId,
         tier: TableTier,
         high_water: HighWater,
+        next: Option<Box<Table>>,
     ) -> Result<Outcome, EngineError> {
         let state = self.table(table)?;
         if !state.record.tier.is_unrecovered() {
             return Err(EngineError::Invalid(format!("table {} is recovered already", state.name)));
         }
+        let altered =
+            |table| catalog::apply(&self.shared.catalog.load(), &CatalogChange::AlterTable { table, validated: None });
+        let altered = next.map(altered).transpose()?;
         self.shared.clock.raise(high_water);
         self.last_seq = self.last_seq.max(high_water.seq);
         let mut batch = WriteBatch::default();
         stage_high_water(&self.shared, &mut batch);
+        if let Some(altered) = &altered {
+            catalog::stage(&self.shared.hot, &mut batch, &altered.catalog, &altered.effects);
+        }
         self.write_tier(batch, table, tier_record(tier), true);
+        if let Some(altered) = altered {
+            self.take_catalog(altered);
+        }
         Ok(Outcome::Done)
     }
 }

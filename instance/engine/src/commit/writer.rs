@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rocksdb::WriteBatch;
 
 use crate::EngineError;
-use crate::catalog::{self, CatalogChange, Effect};
+use crate::catalog::{self, Applied, CatalogChange, Effect};
 use crate::commit::Shared;
 use crate::commit::queue::{Outcome, Request};
 use crate::commit::record::{CommitRecord, KeyRange};
@@ -83,7 +83,9 @@ impl Writer {
             CommitRecord::DeleteFlushed { table, what } => self.delete_flushed(table, &what),
             CommitRecord::TrimChanges { table, floor, ranges } => self.trim_changes(table, floor, &ranges),
             CommitRecord::Recover(recovered) => self.recover(*recovered),
-            CommitRecord::RecoverTable { table, tier, high_water } => self.recover_table(table, tier, high_water),
+            CommitRecord::RecoverTable { table, tier, high_water, next } => {
+                self.recover_table(table, tier, high_water, next)
+            }
             CommitRecord::DropExpired { table, range } => self.drop_expired(table, &range),
             CommitRecord::Access(changes) => self.change_access(changes),
         };
@@ -106,6 +108,12 @@ impl Writer {
         crash_point!("catalog.staged");
         self.write(batch, self.sync);
         crash_point!("catalog.written");
+        self.take_catalog(applied);
+        Ok(Outcome::Done)
+    }
+
+    /// A change that is written becomes the present catalog.
+    pub(super) fn take_catalog(&mut self, applied: Applied) {
         for effect in &applied.effects {
             match effect {
                 Effect::PutTable(table) => {
@@ -124,7 +132,6 @@ impl Writer {
         }
         self.shared.catalog.store(Arc::new(applied.catalog));
         applied.effects.iter().map(changed_by).for_each(|changed| self.shared.observing.tell(&changed));
-        Ok(Outcome::Done)
     }
 
     /// A vacuum deletes the folders of dropped tables later. Stream tables have none.

@@ -84,7 +84,7 @@ impl Flusher {
 
     /// Whether a compaction that a statement asks for would change anything.
     pub async fn is_compactable(&self, name: &TableName) -> Result<bool, EngineError> {
-        self.runner.is_compactable(&*self.table(name)?, Extent::All, &self.tending.config).await
+        self.runner.is_compactable(&self.table(name)?, Extent::All, &self.tending.config).await
     }
 
     /// A job that waits can be called off; one that runs goes on to its end.

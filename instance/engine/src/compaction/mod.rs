@@ -8,7 +8,7 @@
 //! the newest: a compaction is given up otherwise, and never rebased. What its commit came to is settled as that of a flush.
 //!
 //! An ALTER TABLE that comes between changes the catalog alone: the files have the schema of when they were begun, which the commit brings
-//! along, and are read as any that are older than the ALTER.
+//! along, and are read as any that are older than the ALTER. One that rows were looked through for comes to the log with a flush alone.
 
 mod jobs;
 mod merge;
@@ -37,6 +37,7 @@ use crate::cold::file::{WrittenFile, write_files};
 use crate::cold::name::JobName;
 use crate::cold::{ColdFile, ColdSnapshot, log};
 use crate::config::CompactionConfig;
+use crate::evolution::proof;
 use crate::flush::run::{Lane, Runner};
 use crate::plant::{Plant, planted};
 use crate::point::{self, point};
@@ -97,7 +98,7 @@ impl Runner {
     /// Whether a compaction of that extent would change anything.
     pub(crate) async fn is_compactable(
         &self,
-        table: &Table,
+        table: &Arc<Table>,
         extent: Extent,
         config: &CompactionConfig,
     ) -> Result<bool, EngineError> {
@@ -106,7 +107,8 @@ impl Runner {
             return Ok(false);
         }
         let before = self.cold.at(table, version).await?;
-        Ok(!self.choose(table, &before, extent, config).is_empty())
+        let table = self.as_proven(table, &before);
+        Ok(!self.choose(&table, &before, extent, config).is_empty())
     }
 
     /// One attempt. With `held`, the table's turn is the caller's from before the files are read, and flushes wait; otherwise it is
@@ -146,6 +148,14 @@ impl Runner {
         Ok(attempt)
     }
 
+    /// The newest version of the table that all rows of that cold version hold to, also those that a mask hides: such a row is what a lost
+    /// volume leaves, and need not hold to what was asked of the rows that live.
+    fn as_proven(&self, table: &Arc<Table>, before: &ColdSnapshot) -> Arc<Table> {
+        let catalog = self.committer.catalog();
+        let proven = before.schema_version.and_then(|held| proof::proven(catalog.versions_of(table.id), held));
+        proven.unwrap_or(table).clone()
+    }
+
     /// Reads the chosen files of the newest version and writes them anew.
     async fn build(
         &self,
@@ -158,6 +168,7 @@ impl Runner {
         let newest = self.committer.catalog().tables.get(&table.name).cloned();
         let Some(table) = newest.filter(|newest| newest.id == table.id) else { return Ok(None) };
         let before = self.cold.at(&table, version).await?;
+        let table = self.as_proven(&table, &before);
         let runs = self.choose(&table, &before, job.extent, job.config);
         if runs.is_empty() {
             return Ok(None);

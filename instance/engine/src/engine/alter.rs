@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use datafusion::common::ScalarValue;
 use datafusion::dataframe::DataFrame;
-use datafusion::logical_expr::{Expr, cast, ident, lit, try_cast};
+use datafusion::logical_expr::{Expr, ident, lit, try_cast};
 use datafusion::prelude::SessionContext;
 
 use crate::catalog::CatalogChange;
@@ -99,9 +99,10 @@ fn breaks(rule: &Rule) -> Expr {
         Rule::NoRows(_) => lit(true),
         Rule::NotNull(column) => ident(column.clone()).is_null(),
         Rule::Fits { column, from, to } => {
-            let (value, narrowed) = (ident(column.clone()), try_cast(ident(column.clone()), to.arrow()));
-            let changes = cast(narrowed.clone(), from.arrow()).not_eq(value.clone());
-            value.is_not_null().and(narrowed.is_null().or(changes))
+            // A value that rounds up may fit the new type, and then not the old one any more.
+            let value = ident(column.clone());
+            let back = try_cast(try_cast(value.clone(), to.arrow()), from.arrow());
+            value.clone().is_not_null().and(back.clone().is_null().or(back.not_eq(value)))
         }
     }
 }

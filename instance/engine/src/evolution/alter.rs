@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::names::{differs_in_case_alone, free_physical_name, same_but_case};
 use super::types::{TypeChange, common_type, convert, convert_exactly, type_change};
 use crate::EngineError;
 use crate::schema::{
@@ -128,7 +129,7 @@ pub fn alter(
 
 impl Altered {
     fn add(&mut self, versions: &[Arc<Table>], new: &NewColumn) -> Result<(), EngineError> {
-        self.check_free(&new.name)?;
+        self.check_free(&new.name, &self.table.columns)?;
         if self.table.columns.len() >= MAX_COLUMNS {
             return Err(used_up(&self.table, "columns"));
         }
@@ -165,8 +166,11 @@ impl Altered {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), EngineError> {
-        self.column(from)?;
-        self.check_free(to)?;
+        let id = self.column(from)?.id;
+        // Its own name may come back in another case.
+        let others: Vec<_> =
+            self.table.columns.iter().filter(|column| column.id != id || from == to).cloned().collect();
+        self.check_free(to, &others)?;
         self.column(from)?.name = to.to_owned();
         Ok(())
     }
@@ -292,29 +296,20 @@ impl Altered {
         found.ok_or(EngineError::NotFound { what: "column", name: missing })
     }
 
-    fn check_free(&self, name: &str) -> Result<(), EngineError> {
+    fn check_free(&self, name: &str, others: &[Column]) -> Result<(), EngineError> {
         if name.is_empty() || name.starts_with('_') {
             let text =
                 format!("column '{name}': names are not empty, and those that begin with '_' are kept by the database");
             return Err(refused(&self.table, text));
         }
-        match self.table.column(name) {
-            Some(_) => Err(EngineError::AlreadyExists { what: "column", name: format!("{}.{name}", self.table.name) }),
+        match same_but_case(others, name) {
+            Some(found) if found.name == name => {
+                Err(EngineError::AlreadyExists { what: "column", name: format!("{}.{name}", self.table.name) })
+            }
+            Some(found) => Err(refused(&self.table, differs_in_case_alone(name, &found.name))),
             None => Ok(()),
         }
     }
-}
-
-/// The column's own name, with a suffix if files of any version know one of that name. Engines that read them tell no case.
-fn free_physical_name(table: &Table, versions: &[Arc<Table>], name: &str) -> String {
-    let mut taken = std::collections::HashSet::new();
-    for column in versions.iter().flat_map(|version| &version.columns).chain(&table.columns) {
-        taken.insert(column.physical_name.to_lowercase());
-        taken.extend(column.former.iter().map(|former| former.physical_name.to_lowercase()));
-    }
-    let suffixed = (table.version.0..).map(|number| format!("{name}_{number}"));
-    let mut names = std::iter::once(name.to_owned()).chain(suffixed);
-    names.find(|name| !taken.contains(&name.to_lowercase())).expect("there are more numbers than columns")
 }
 
 fn refused(table: &Table, reason: String) -> EngineError {

@@ -9,9 +9,6 @@ use crate::cold::scalar::{scalar_of, value_of};
 use crate::schema::SqlType;
 use crate::value::Value;
 
-/// Digits of the largest DECIMAL.
-const MAX_DIGITS: u8 = 38;
-
 /// What a change of type asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TypeChange {
@@ -19,7 +16,7 @@ pub enum TypeChange {
     Widens,
     /// Some values may have none: the rows are looked through first.
     Narrows,
-    /// Every value has a text, which files of the old type can't be read as by every engine: the column gets a new physical name.
+    /// Every value has a text.
     IntoText,
     /// A value would have to be guessed.
     Refused,
@@ -58,29 +55,24 @@ pub fn type_change(from: SqlType, to: SqlType) -> TypeChange {
     }
 }
 
-/// The narrowest type that holds what both hold, for files that are read together; none where there is no such type.
+/// The type of files in which a column keeps its physical name; none where it needs a new one. Engines that read old and new files as one
+/// column compare a filter with the old file's values and statistics before they cast them: among integers alone nothing is lost by that.
 pub fn common_type(stored: SqlType, new: SqlType) -> Option<SqlType> {
     use SqlType::*;
     match (stored, new) {
         (Text | Json | File | Uuid, Text | Json | File | Uuid) => Some(new),
         (Timestamp | DateTime, Timestamp | DateTime) => Some(new),
-        (Double, Float | SmallInt | Int | BigInt) | (Float | SmallInt | Int | BigInt, Double) => Some(Double),
-        (Decimal { precision, scale }, Decimal { precision: digits, scale: behind }) => {
-            decimal((precision - scale).max(digits - behind), scale.max(behind))
-        }
-        (Decimal { precision, scale }, integer) | (integer, Decimal { precision, scale }) if integer.is_integer() => {
-            decimal((precision - scale).max(integer_digits(integer)), scale)
-        }
         _ if stored.is_integer() && new.is_integer() => {
             Some(if integer_digits(stored) < integer_digits(new) { new } else { stored })
         }
+        // Files stay as wide as they are.
+        (Double, Float) => Some(Double),
+        (Decimal { precision, scale }, Decimal { precision: digits, scale: behind }) => {
+            let holds = scale >= behind && precision - scale >= digits - behind;
+            holds.then_some(stored)
+        }
         _ => (stored == new).then_some(new),
     }
-}
-
-fn decimal(before_point: u8, scale: u8) -> Option<SqlType> {
-    let precision = before_point + scale;
-    (precision <= MAX_DIGITS).then_some(SqlType::Decimal { precision, scale })
 }
 
 fn integer_digits(sql_type: SqlType) -> u8 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Flusher;
 use crate::EngineError;
 use crate::recovery::fence::{Outcome, fence_at_end};
-use crate::recovery::recover::unreadable;
+use crate::recovery::recover::{as_flushed, unreadable};
 use crate::schema::Table;
 
 impl Flusher {
@@ -49,7 +49,13 @@ impl Flusher {
         let epoch = self.runner.owner.epoch()?;
         self.runner.keeper.await_named(table, epoch).await?;
         match fence_at_end(&self.runner.cold, table, epoch, self.runner.now_ms()).await? {
-            Outcome::Fenced(fenced) => self.runner.committer.recover_table(table.id, fenced).await,
+            Outcome::Fenced(fenced) => {
+                let committer = &self.runner.committer;
+                let altered = as_flushed(&committer.catalog(), table.id, &fenced, self.runner.now_ms());
+                committer.recover_table(table.id, fenced, altered).await?;
+                self.runner.keeper.catalog_changed();
+                Ok(())
+            }
             Outcome::TooLate => Err(EngineError::Unavailable(format!(
                 "a later owner than epoch {epoch} has committed to table {}",
                 table.name

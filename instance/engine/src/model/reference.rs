@@ -80,6 +80,16 @@ pub fn fits(sql_type: SqlType, number: i64) -> bool {
     }
 }
 
+/// The rows that a table of that schema can't hold.
+pub fn misfits<'a>(table: &Table, state: &'a State) -> Vec<&'a RowId> {
+    let holds = |row: &RowId, cells: &Cells, column: &Column| match column.name.as_str() {
+        KEY => fits(column.sql_type, row.1.into()),
+        name => cells.get(name).map_or(column.nullable, |cell| fits(column.sql_type, *cell)),
+    };
+    let is_misfit = |(row, cells): &(&RowId, &Cells)| !table.columns.iter().all(|column| holds(row, cells, column));
+    state.iter().filter(is_misfit).map(|(row, _)| row).collect()
+}
+
 /// The encoded key of a row.
 pub fn key_of(table: &Table, row: RowId) -> Result<Key, EngineError> {
     let sql_type = table.column(KEY).expect("every table has its key").sql_type;
@@ -133,6 +143,8 @@ pub enum Alteration {
     NotNull(String),
     /// A column takes NULL.
     Nullable(String),
+    /// A recovery took back what had been asked of rows that are lost.
+    AsFlushed,
 }
 
 impl Alteration {
@@ -142,7 +154,7 @@ impl Alteration {
         for cells in state.values_mut() {
             match self {
                 Self::Added(name, Some(default)) => drop(cells.insert(name.clone(), *default)),
-                Self::Added(_, None) | Self::Modified(..) | Self::NotNull(_) | Self::Nullable(_) => {}
+                Self::Added(_, None) | Self::Modified(..) | Self::NotNull(_) | Self::Nullable(_) | Self::AsFlushed => {}
                 Self::Dropped(name) => drop(cells.remove(name)),
                 Self::Renamed(from, to) => {
                     if let Some(cell) = cells.remove(from) {

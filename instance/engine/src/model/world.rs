@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::bucket::{Bucket, Meant};
 use super::invariants::INVARIANTS;
 use super::owner::{Owner, Ticks, Volume};
-use super::reference::{Alteration, At, RowId, TableHistory, values};
+use super::reference::{Alteration, At, RowId, TableHistory, misfits, values};
 use super::scheduler::Task;
 use super::tasks::{Ended, Kind, Stamps, Work, Written};
 use crate::EngineError;
@@ -271,9 +271,18 @@ impl World {
                     || (At { seq: Seq::ZERO, state: Arc::default() }, table.version.0),
                     |version| (version.truth.clone(), version.schema),
                 );
-                let alterations = self.alterations.get(&table.uuid).map_or(&[][..], Vec::as_slice);
+                let alterations = self.alterations.entry(table.uuid).or_default();
+                while alterations.len() + 1 < table.version.0 as usize {
+                    alterations.push(Alteration::AsFlushed);
+                }
                 let since = alterations.iter().take(table.version.0 as usize - 1).skip(schema as usize - 1);
                 at.state = Arc::new(since.fold((*at.state).clone(), |state, change| change.apply(&state)));
+                let misfits = misfits(table, &at.state);
+                if !misfits.is_empty() {
+                    let fault =
+                        format!("owner {} recovered {}, whose rows {misfits:?} do not fit it", owner.id, table.name);
+                    self.found.get_or_insert(violated("rows_hold_to_their_schema", fault));
+                }
                 let history = TableHistory::begin(table.clone(), at.seq, at.state);
                 owner.tables.insert(table.name.clone(), history);
             }

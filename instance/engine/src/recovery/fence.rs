@@ -26,6 +26,8 @@ pub struct Fenced {
     pub tier: TableTier,
     /// No flushed row is above it.
     pub high_water: HighWater,
+    /// The schema that every flushed row holds to; none where there is no row.
+    pub holds_to: Option<SchemaVersion>,
 }
 
 /// How it ended.
@@ -57,9 +59,10 @@ pub async fn fence_at_end(
         let intent = Intent { kind: IntentKind::Fence, epoch, job: Uuid::new_v4(), version, w };
         point!("recovery.looked");
         if put(&log, table, &intent, now_ms).await? {
+            let holds_to = end.as_ref().filter(|end| end.has_files).and_then(|end| end.schema_version);
             let high_water = end.map(|end| end.high_water).unwrap_or_default();
             let tier = TableTier { flushed_through: w, cold_version: version };
-            return Ok(Outcome::Fenced(Fenced { tier, high_water }));
+            return Ok(Outcome::Fenced(Fenced { tier, high_water, holds_to }));
         }
     }
     Err(EngineError::Unavailable(format!("an earlier owner goes on committing to table {}; stop it", table.name)))

@@ -14,11 +14,12 @@ use super::fence::{Fenced, Outcome, fence_at_end};
 use super::mirror::{Mirror, MirrorName};
 use super::objects;
 use crate::EngineError;
-use crate::catalog::{Catalog, first_catalog};
+use crate::catalog::{self, Catalog, CatalogChange, first_catalog};
 use crate::cold::ColdTier;
 use crate::cold::identity::{self, Identity};
 use crate::commit::Committer;
 use crate::commit::recovery::Recovered;
+use crate::evolution::proof;
 use crate::flush::Epoch;
 use crate::hot::Hot;
 use crate::hot::tier::TableTier;
@@ -89,14 +90,15 @@ impl Recovery<'_> {
             if newest != mirror.as_ref().map(|mirror| mirror.name) {
                 continue;
             }
-            let mut recovered = Recovered::of(identity.database_id, &catalog);
-            recovered.dropped = dropped;
-            recovered.high_water = mirror.as_ref().map(|mirror| mirror.high_water).unwrap_or_default();
-            let mut stopped = HashMap::new();
+            let mut high_water = mirror.as_ref().map(|mirror| mirror.high_water).unwrap_or_default();
+            let (mut catalog, mut tiers, mut stopped) = (catalog, Vec::new(), HashMap::new());
             for (table, fenced) in fenced {
                 let tier = match fenced {
                     Ok(fenced) => {
-                        recovered.high_water = recovered.high_water.max(fenced.high_water);
+                        high_water = high_water.max(fenced.high_water);
+                        if let Some(table) = as_flushed(&catalog, table, &fenced, self.now_ms) {
+                            catalog = catalog::apply(&catalog, &alter_to(table))?.catalog;
+                        }
                         fenced.tier
                     }
                     Err(reason) => {
@@ -104,8 +106,9 @@ impl Recovery<'_> {
                         TableTier::unrecovered()
                     }
                 };
-                recovered.tiers.push((table, tier));
+                tiers.push((table, tier));
             }
+            let recovered = Recovered { tiers, high_water, dropped, ..Recovered::of(identity.database_id, &catalog) };
             self.mirror(identity.database_id, epoch, catalog, &recovered).await?;
             crash_point!("recovery.mirrored");
             point!("recovery.mirrored");
@@ -198,6 +201,22 @@ impl Recovery<'_> {
         };
         objects::put(self.cold.store(), &mut mirror).await
     }
+}
+
+/// The next version of a table that was taken over, where its flushed rows are not known to hold to the newest one.
+pub fn as_flushed(catalog: &Catalog, table: TableId, fenced: &Fenced, now_ms: i64) -> Option<Table> {
+    let next = proof::recovered(catalog.versions_of(table), fenced.holds_to?, now_ms)?;
+    tracing::warn!(
+        table = %next.name, version = next.version.0,
+        "what ALTER TABLE asked of rows since the table's last flush was asked of rows that are lost; it is undone: look at DESCRIBE … \
+         HISTORY, and alter the table again"
+    );
+    Some(next)
+}
+
+/// The change that makes it.
+pub fn alter_to(table: Table) -> CatalogChange {
+    CatalogChange::AlterTable { table: Box::new(table), validated: None }
 }
 
 /// Why a table stays stopped.

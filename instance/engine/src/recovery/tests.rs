@@ -1,5 +1,7 @@
 //! Volumes that are lost, copied or displaced, over the whole engine.
 
+mod altered;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

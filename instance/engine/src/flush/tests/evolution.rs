@@ -531,6 +531,23 @@ async fn what_was_superseded_before_its_column_was_narrowed_hurts_nobody() {
     world.check(&mut StdRng::seed_from_u64(0), "after the flush").await;
 }
 
+/// The largest number of three digits behind the point has one of two that the old type can't hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_rounds_beyond_its_old_type_does_not_fit() {
+    let decimal = |precision, scale| SqlType::Decimal { precision, scale };
+    for flushes in [false, true] {
+        let mut world = World::new(TableKind::Shared).await;
+        world.alter(add("a", decimal(15, 3), Value::Null), "at first").await;
+        world.write("", 7, Some(BTreeMap::from([("a".to_owned(), Value::Decimal(999_999_999_999_999))]))).await;
+        if flushes {
+            world.flush().await;
+        }
+        let refused = world.engine().alter_table(&world.table(), &modify("a".into(), decimal(22, 2)), 0).await;
+        let Err(EngineError::Contradicted { reason, .. }) = refused else { panic!("{refused:?}") };
+        assert!(reason.contains("the row with the key (7)"), "{reason}");
+    }
+}
+
 fn add(name: &str, sql_type: SqlType, initial: Value) -> TableChange {
     let default = Some(DefaultValue::Literal(initial.clone()));
     TableChange::AddColumn(NewColumn { name: name.into(), sql_type, nullable: true, default, initial })
