@@ -3,6 +3,7 @@
 mod cold_reads;
 mod evolution;
 mod log;
+mod names;
 mod places;
 mod progress;
 mod vectors;
