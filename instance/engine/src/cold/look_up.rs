@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use datafusion::common::ScalarValue;
 use futures::TryStreamExt;
@@ -299,7 +300,8 @@ impl<'a> FileLookUp<'a> {
     /// Reads the rows of the keys from one row group and keeps those that are not hidden.
     async fn read(&self, group: usize, keys: &[usize], found: &mut [Option<FoundRow>]) -> Result<(), EngineError> {
         let pages = self.pages(group, keys).map_err(|error| self.failed(error))?;
-        let projection = self.projection();
+        let projection = self.projection().map_err(|error| self.failed(error.into()))?;
+        let is_wanted = self.is_wanted().map_err(|error| self.failed(error.into()))?;
         let mut reader =
             RangeReader::new(self.tier.store().objects().clone(), self.path.clone(), self.footer().clone());
         if let Some(pages) = &pages {
@@ -312,7 +314,7 @@ impl<'a> FileLookUp<'a> {
             .with_projection(projection)
             // What it keeps of the key's pages is cut by its own batches: it would read more of them than was fetched.
             .with_max_predicate_cache_size(0)
-            .with_row_filter(RowFilter::new(vec![Box::new(self.is_wanted())]));
+            .with_row_filter(RowFilter::new(vec![Box::new(is_wanted)]));
         if let Some(pages) = pages {
             builder = builder.with_row_selection(pages);
         }
@@ -338,30 +340,34 @@ impl<'a> FileLookUp<'a> {
     }
 
     /// The columns that are read of the rows that are found: all, unless nothing of them is decoded.
-    fn projection(&self) -> ProjectionMask {
-        let descriptor = self.footer().file_metadata().schema_descr();
+    fn projection(&self) -> Result<ProjectionMask, ArrowError> {
         if !self.columns.is_empty() {
-            return ProjectionMask::all();
+            return Ok(ProjectionMask::all());
         }
-        let needed = self.wanted.shapes.columns.iter().map(String::as_str).chain([SEQ, UPDATED]);
-        ProjectionMask::columns(descriptor, needed)
+        self.mask(self.wanted.shapes.columns.iter().map(String::as_str).chain([SEQ, UPDATED]))
+    }
+
+    /// These columns, by their places: of names, Parquet's own masks split those that have a dot in them.
+    fn mask<'b>(&self, columns: impl Iterator<Item = &'b str>) -> Result<ProjectionMask, ArrowError> {
+        let places = columns.map(|column| self.metadata.schema().index_of(column)).collect::<Result<Vec<_>, _>>()?;
+        Ok(ProjectionMask::roots(self.footer().file_metadata().schema_descr(), places))
     }
 
     /// The predicate that reads key columns only; other columns are read for the rows that pass.
     fn is_wanted(
         &self,
-    ) -> ArrowPredicateFn<impl FnMut(RecordBatch) -> Result<BooleanArray, arrow::error::ArrowError> + 'static> {
-        let descriptor = self.footer().file_metadata().schema_descr();
-        let mask = ProjectionMask::columns(descriptor, self.wanted.shapes.columns.iter().map(String::as_str));
+    ) -> Result<ArrowPredicateFn<impl FnMut(RecordBatch) -> Result<BooleanArray, ArrowError> + 'static>, ArrowError>
+    {
+        let mask = self.mask(self.wanted.shapes.columns.iter().map(String::as_str))?;
         let (converter, rows) = (self.wanted.converter.clone(), self.wanted.rows.clone());
         let (columns, types) = (self.wanted.shapes.columns.clone(), self.wanted.shapes.types.clone());
-        ArrowPredicateFn::new(mask, move |batch| {
+        Ok(ArrowPredicateFn::new(mask, move |batch| {
             let keys = comparable(&converter, &columns, &types, &batch)?;
             Ok(keys.iter().map(|row| Some(rows.contains_key(&row.owned()))).collect())
-        })
+        }))
     }
 
-    fn keys_of(&self, batch: &RecordBatch) -> Result<Vec<Option<usize>>, arrow::error::ArrowError> {
+    fn keys_of(&self, batch: &RecordBatch) -> Result<Vec<Option<usize>>, ArrowError> {
         let keys = comparable(&self.wanted.converter, &self.wanted.shapes.columns, &self.wanted.shapes.types, batch)?;
         Ok(keys.iter().map(|row| self.wanted.rows.get(&row.owned()).copied()).collect())
     }
@@ -418,8 +424,8 @@ fn comparable(
     columns: &[String],
     types: &[SqlType],
     batch: &RecordBatch,
-) -> Result<arrow::row::Rows, arrow::error::ArrowError> {
-    let missing = |name: &String| arrow::error::ArrowError::SchemaError(format!("the file has no column {name}"));
+) -> Result<arrow::row::Rows, ArrowError> {
+    let missing = |name: &String| ArrowError::SchemaError(format!("the file has no column {name}"));
     let arrays = columns
         .iter()
         .zip(types)

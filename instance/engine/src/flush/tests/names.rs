@@ -90,3 +90,32 @@ async fn a_column_is_never_read_as_the_one_that_has_its_former_name() {
     assert!(matches!(refused, EngineError::Contradicted { .. }), "{refused}");
     world.engine().alter_table(&altered, &not_null("b"), 0).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_column_may_have_dots_in_its_name() {
+    let mut world = World::new(TableKind::Shared).await;
+    let mut sample = table(TableKind::Shared, &[SqlType::Int, SqlType::Text, SqlType::BigInt], &[0, 1]);
+    for (column, name) in sample.columns.iter_mut().zip(["a.b", "..", "a"]) {
+        (column.name, column.physical_name) = (name.into(), name.into());
+    }
+    world.table = create(&world, sample).await;
+    let row = |n: i32| vec![Value::Int(n), Value::Text(format!("{}", n % 3)), Value::BigInt(i64::from(n) * 10)];
+    for part in 0..2 {
+        for n in (part..40).step_by(2) {
+            insert(&world, &world.table.clone(), row(n)).await;
+        }
+        assert_eq!(world.flush().await, FlushState::Completed);
+    }
+    for when in ["flushed", "compacted", "restarted"] {
+        match when {
+            "compacted" => assert_eq!(world.compact().await, FlushState::Completed),
+            "restarted" => world.restart().await,
+            _ => {}
+        }
+        let table = world.table.clone();
+        for n in 0..40 {
+            assert_eq!(look_up(&world, &table, &row(n)[..2]).await, Some(row(n)), "{when}");
+        }
+        assert_eq!(scan(&world, &table).await, (0..40).map(row).collect::<Vec<_>>(), "{when}");
+    }
+}
