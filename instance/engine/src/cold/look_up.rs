@@ -99,7 +99,7 @@ async fn search(
     let first: Vec<usize> = keys.iter().enumerate().map(|(at, key)| *firsts.entry(key).or_insert(at)).collect();
     let possible: Vec<usize> = possible.into_iter().filter(|key| first[*key] == *key).collect();
     let wanted = Wanted::new(shapes, &possible)?;
-    // What is read most is what was written last, and a key has one live place: newest first finds it soonest.
+    // What is read most is what was written last, and a key has one live place: the newest rows first finds it soonest.
     for file in files.iter().rev() {
         let open: Vec<usize> = possible
             .iter()

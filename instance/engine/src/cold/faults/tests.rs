@@ -101,7 +101,7 @@ impl World {
     }
 
     /// Nothing of the cold tier is in memory any more.
-    async fn forget_cold(&self) {
+    pub(crate) async fn forget_cold(&self) {
         let cold = &self.runner().cold;
         for file in &self.cold().await.files {
             cold.cache().forget(&cold.log(self.table.uuid).path_of(&file.path));

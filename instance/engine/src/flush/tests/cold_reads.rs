@@ -1,7 +1,10 @@
 //! What a read of one row of the cold tier costs, once the footers are in memory.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
+
+use kalamdb_api::flush::FlushState;
 
 use super::World;
 use crate::cold::ColdFile;
@@ -79,4 +82,43 @@ async fn a_key_that_is_asked_for_twice_is_found_twice() {
     let values: Vec<_> = found.iter().map(|read| read.found().map(|row| row.row[2].clone())).collect();
     let (one, two) = (Some(Value::BigInt(10)), Some(Value::BigInt(20)));
     assert_eq!(values, [two.clone(), one.clone(), None, two, None, one]);
+}
+
+/// Reads a row by its key alone, and tells how many requests that took, and of which files.
+async fn files_of(world: &World, user: &str, first: i32, second: &str) -> (usize, BTreeSet<String>) {
+    world.faults.ranged.lock().clear();
+    let key = Engine::key_of(&world.table, &[Value::Int(first), Value::Text(second.into())]).unwrap();
+    let found = world.engine().snapshot().look_up(&world.table, world.user(user).as_ref(), &[key]).await.unwrap();
+    let known = world.model.get(&(if world.table.kind.is_per_user() { user } else { "" }.into(), first, second.into()));
+    let found = found[0].found().map(|row| row.row[2].clone());
+    assert_eq!(found, known.map(|value| Value::BigInt(*value)), "{user} {first} {second}");
+    let paths = world.faults.ranged.lock().clone();
+    (paths.len(), paths.into_iter().map(|path| path.to_string()).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_file_is_searched_first_in_a_new_life_and_after_a_compaction_too() {
+    let mut world = World::new(TableKind::Shared).await;
+    for turn in 0..6 {
+        world.write("", &[(1, "a", Some(turn)), (50, "a", Some(turn)), (10 + turn as i32, "b", Some(turn))]).await;
+        assert_eq!(world.flush().await, FlushState::Completed);
+    }
+    let paths =
+        async |world: &World| -> Vec<_> { world.cold().await.files.iter().map(|file| file.path.clone()).collect() };
+    let before = paths(&world).await;
+    world.restart().await;
+    assert_eq!(paths(&world).await, before);
+    world.forget_cold().await;
+    let (_, read) = files_of(&world, "", 1, "a").await;
+    let newest = |files: &BTreeSet<String>, path: &str| files.iter().all(|file| file.ends_with(path));
+    let files: BTreeSet<_> = read.into_iter().filter(|path| path.ends_with(".parquet")).collect();
+    assert!(files.len() == 1 && newest(&files, &before[5]), "{files:?}");
+
+    // What a compaction writes is new, and its rows are old.
+    assert_eq!(world.compact().await, FlushState::Completed);
+    let compacted = paths(&world).await.pop();
+    world.write("", &[(1, "a", Some(9)), (50, "a", Some(9))]).await;
+    assert_eq!(world.flush().await, FlushState::Completed);
+    let both = paths(&world).await;
+    assert!(both.len() == 2 && both.first() == compacted.as_ref(), "{both:?}");
 }
