@@ -27,7 +27,7 @@ use crate::EngineError;
 /// Bytes read from a file's end at once, in the hope that the whole footer and the page index are among them.
 const FOOTER_READ_BYTES: usize = 64 << 10;
 /// Of the cache's bytes, one part in this many is for bloom filters.
-const BLOOM_SHARE: usize = 4;
+const BLOOM_SHARE: usize = 3;
 const BLOOM_BLOCK_BYTES: usize = 32;
 
 /// The cache, and the only way to footers and bloom filters.

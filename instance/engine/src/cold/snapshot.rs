@@ -30,6 +30,12 @@ impl Vector {
     pub fn new(descriptor: DeletionVectorDescriptor) -> Self {
         Self { descriptor, rows: OnceCell::new() }
     }
+
+    /// About what it takes in memory, with its rows once they were read.
+    pub fn bytes(&self) -> usize {
+        let rows = self.rows.get().map_or(0, RoaringTreemap::serialized_size);
+        size_of::<Self>() + self.descriptor.path_or_inline_dv.len() + rows
+    }
 }
 
 /// One file of a version.
@@ -62,6 +68,11 @@ impl ColdFile {
             stats: stats.into(),
             vector: add.deletion_vector.clone().map(|descriptor| Arc::new(Vector::new(descriptor))),
         })
+    }
+
+    /// About what it takes in memory, but for its statistics and its deletion vector, which files may share.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.path.len()
     }
 
     /// The highest `_seq` of its rows: those of a newer run are all above it.
