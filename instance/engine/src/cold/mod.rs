@@ -5,11 +5,13 @@
 //! * [`schema`], [`stats`], [`file`], [`upload`], [`vector`]: what is written;
 //! * [`log`], [`end`], [`blame`], [`tombstones`], [`snapshot`], [`versions`]: the Delta log, and versions of it in memory;
 //! * [`name`], [`pins`]: what a file's name tells, and which files somebody may still read;
-//! * [`footer`], [`ranges`], [`reader`], [`look_up`]: reading single rows by key.
+//! * [`footer`], [`blooms`], [`scan_reader`]: what is kept in memory of files;
+//! * [`ranges`], [`reader`], [`look_up`]: reading single rows by key.
 //!
 //! Nothing here decides when something is flushed, and nothing here writes to the hot tier.
 
 pub mod blame;
+pub mod blooms;
 pub mod end;
 #[cfg(test)]
 pub(crate) mod faults;
@@ -26,6 +28,7 @@ pub mod ranges;
 pub mod reader;
 pub mod routes;
 pub mod scalar;
+pub mod scan_reader;
 pub mod schema;
 pub mod snapshot;
 pub mod stats;

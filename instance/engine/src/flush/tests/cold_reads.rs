@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use datafusion::prelude::SessionContext;
 use kalamdb_api::flush::FlushState;
 
 use super::World;
@@ -121,4 +122,33 @@ async fn the_newest_file_is_searched_first_in_a_new_life_and_after_a_compaction_
     assert_eq!(world.flush().await, FlushState::Completed);
     let both = paths(&world).await;
     assert!(both.len() == 2 && both.first() == compacted.as_ref(), "{both:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bloom_filter_is_asked_for_once_by_scans_and_look_ups_together() {
+    let mut world = World::new(TableKind::Shared).await;
+    world.write("", &(0..50).map(|n| (n * 2, "a", Some(i64::from(n)))).collect::<Vec<_>>()).await;
+    assert_eq!(world.flush().await, FlushState::Completed);
+    let file = world.cold().await.files[0].clone();
+    let path = world.runner().cold.log(world.table.uuid).path_of(&file.path);
+    let footer = world.runner().cold.cache().footer(&path, &file).await.unwrap();
+    let filters: BTreeSet<u64> = footer.row_groups()[0]
+        .columns()
+        .iter()
+        .filter_map(|column| column.bloom_filter_offset().map(i64::unsigned_abs))
+        .collect();
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        world.faults.ranges.lock().clear();
+        let session = SessionContext::new();
+        session.register_table("t", world.engine().snapshot().provider(&world.table, None)).unwrap();
+        // The number lies within the bounds, and in no row.
+        for (first, rows) in [(40, 1), (41, 0)] {
+            let query = format!("SELECT c3 FROM t WHERE c1 = {first} AND c2 = 'a'");
+            let found = session.sql(&query).await.unwrap().collect().await.unwrap();
+            assert_eq!(found.iter().map(|batch| batch.num_rows()).sum::<usize>(), rows, "{query}");
+        }
+        asked.push(world.faults.ranges.lock().iter().filter(|range| filters.contains(&range.start)).count());
+    }
+    assert_eq!(asked, [2, 0, 0], "those of both columns, once");
 }
