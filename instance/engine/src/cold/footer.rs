@@ -2,6 +2,7 @@
 //!
 //! Files never change, so nothing here ever goes stale.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use chrono::DateTime;
@@ -12,6 +13,7 @@ use object_store::ObjectMeta;
 use object_store::path::Path;
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
@@ -92,6 +94,25 @@ impl FileCache {
         let filter = builder.get_row_group_column_bloom_filter(row_group, column).await;
         let filter = filter.map_err(|error| self.failed(path, error))?.map(Arc::new);
         self.blooms.put(path, row_group, Over::Column(column), filter.clone());
+        Ok(filter)
+    }
+
+    /// The filter over the whole keys of a row group, which lies there.
+    pub async fn key_filter(
+        &self,
+        path: &Path,
+        footer: &Arc<ParquetMetaData>,
+        row_group: usize,
+        place: Range<u64>,
+    ) -> Result<Arc<Sbbf>, EngineError> {
+        if let Some(Some(known)) = self.blooms.get(path, row_group, Over::Key) {
+            return Ok(known);
+        }
+        let mut reader = RangeReader::new(self.store.objects().clone(), path.clone(), footer.clone());
+        let bytes = reader.get_bytes(place).await;
+        let filter = bytes.and_then(|bytes| Sbbf::from_bytes(&bytes));
+        let filter = filter.map(Arc::new).map_err(|error| self.failed(path, error))?;
+        self.blooms.put(path, row_group, Over::Key, Some(filter.clone()));
         Ok(filter)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! * [`store`], [`trouble`], [`folder`], `whole`, [`routes`], [`probe`], [`identity`]: the object stores, why they fail, and who owns their
 //!   prefix;
-//! * [`schema`], [`stats`], [`file`], [`upload`], [`vector`]: what is written;
+//! * [`schema`], [`stats`], [`file`], [`key_filter`], [`upload`], [`vector`]: what is written;
 //! * [`log`], [`end`], [`blame`], [`tombstones`], [`snapshot`], [`versions`]: the Delta log, and versions of it in memory;
 //! * [`name`], [`pins`]: what a file's name tells, and which files somebody may still read;
 //! * [`footer`], [`blooms`], [`scan_reader`]: what is kept in memory of files;
@@ -19,6 +19,7 @@ pub mod file;
 pub mod folder;
 pub mod footer;
 pub mod identity;
+pub mod key_filter;
 pub mod log;
 pub mod look_up;
 pub mod name;

@@ -97,6 +97,40 @@ async fn files_of(world: &World, user: &str, first: i32, second: &str) -> (usize
     (paths.len(), paths.into_iter().map(|path| path.to_string()).collect())
 }
 
+/// Every file has all users, all numbers and all letters, and the keys are divided among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_read_from_the_one_file_that_has_it() {
+    for kind in [TableKind::User, TableKind::Shared] {
+        let mut world = World::new(kind).await;
+        for file in 0..2 {
+            for (place, user) in ["alice", "bob"].into_iter().enumerate() {
+                for (letter, second) in ["a", "b"].into_iter().enumerate() {
+                    let is_here = |n: &i32| (*n / 10 + place as i32 + letter as i32 + file) % 2 == 0;
+                    let rows: Vec<_> = (0..40)
+                        .filter(is_here)
+                        .map(|n| (n, second, Some(i64::from(n) + 100 * letter as i64)))
+                        .collect();
+                    if kind.is_per_user() || place == 0 {
+                        world.write(user, &rows).await;
+                    }
+                }
+            }
+            assert_eq!(world.flush().await, FlushState::Completed);
+        }
+        // These bring footers and bloom filters.
+        for first in 0..40 {
+            files_of(&world, "alice", first, "a").await;
+        }
+        for user in ["alice", "bob"] {
+            for (first, second) in (0..40).flat_map(|first| [(first, "a"), (first, "b")]) {
+                let (requests, files) = files_of(&world, user, first, second).await;
+                assert!((1..=2).contains(&requests) && files.len() == 1, "{user} {first} {second}: {files:?}");
+            }
+        }
+        assert_eq!(files_of(&world, "alice", 7, "c").await.0, 0, "no file has that letter");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_file_is_searched_first_in_a_new_life_and_after_a_compaction_too() {
     let mut world = World::new(TableKind::Shared).await;
