@@ -126,7 +126,7 @@ pub const LONGEST_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 pub struct Limits {
     /// RocksDB's block cache, in bytes.
     pub block_cache_bytes: usize,
-    /// Cached Parquet footers, page indexes and bloom filters, in bytes.
+    /// What is kept of cold files, in bytes: footers, page indexes, bloom filters, versions of tables with their deletion vectors.
     pub footer_cache_bytes: usize,
     /// Write-ahead log in all, in bytes: beyond it the oldest column family is written out.
     pub wal_bytes: u64,

@@ -191,7 +191,12 @@ pub const KEYS: [Key; 83] = [
         "How often all tables are searched for cold files that no version needs any more, in seconds.",
     ),
     key("limits", "block_cache_bytes", "134217728", "RocksDB's block cache, in bytes."),
-    key("limits", "footer_cache_bytes", "67108864", "Cached Parquet footers and indexes, in bytes."),
+    key(
+        "limits",
+        "footer_cache_bytes",
+        "67108864",
+        "What is kept of cold files, in bytes: footers and page indexes (one half), bloom filters, and versions of tables with their deletion vectors (a quarter each).",
+    ),
     key("limits", "wal_bytes", "268435456", "Write-ahead logs in all, in bytes."),
     key("limits", "disk_reserve_bytes", "268435456", "Free disk below which writes are refused, in bytes."),
     key(

@@ -34,6 +34,8 @@ pub struct Faults {
     pub log_reads: AtomicUsize,
     /// The bounded ranges of bytes that were asked for.
     pub ranges: Mutex<Vec<Range<u64>>>,
+    /// The objects that they are of.
+    pub ranged: Mutex<Vec<Path>>,
     /// After how many calls what happens.
     next: Mutex<Option<(usize, Fault)>>,
     /// Whether a call hangs.
@@ -240,6 +242,7 @@ impl ObjectStore for FaultyStore {
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         if let Some(GetRange::Bounded(range)) = &options.range {
             self.faults.ranges.lock().push(range.clone());
+            self.faults.ranged.lock().push(path.clone());
         }
         if path.as_ref().contains("_delta_log/") {
             self.faults.log_reads.fetch_add(1, Ordering::SeqCst);

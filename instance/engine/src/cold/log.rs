@@ -165,7 +165,7 @@ impl DeltaLog {
         #[expect(deprecated, reason = "the only public way from a view to all fields of its add action")]
         let adds = views.iter().map(|view| view.add_action());
         let files = adds.map(|add| ColdFile::from_add(&add, &schema).map(Arc::new)).collect::<Result<_, _>>()?;
-        Ok(ColdSnapshot { version, schema_version: schema_version(snapshot.metadata()), files })
+        Ok(ColdSnapshot::new(version, schema_version(snapshot.metadata()), files))
     }
 
     /// Writes a checkpoint of the version, so that later loads need not read every commit.

@@ -1,15 +1,21 @@
 //! Rows of the cold tier by key: where they lie, and what they hold.
 //!
-//! Files, row groups and pages that can't hold a key are left out by bounds and bloom filters, then the key columns of what is
+//! Files, row groups and pages that can't hold a key are left out by bounds and by a bloom filter over whole keys (over its one column, where
+//! it has no more): so that a key is read from one row group at most, but for the filter's false positives, one in a thousand. Files
+//! that were written before there was such a filter have those of single columns. Then the key columns of what is
 //! left are read once for all keys, and the other columns of the rows that matched. A row that is hidden by a mask is never asked
 //! for: its key has a hot version, and whoever looks up asks the hot tier first.
 
+mod room;
+
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use datafusion::common::ScalarValue;
 use futures::TryStreamExt;
@@ -18,17 +24,16 @@ use parquet::arrow::arrow_reader::{
     ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter, RowSelection, RowSelector,
 };
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
-use parquet::basic::Type as PhysicalType;
-use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
+use self::room::{bloom_may_hold, may_hold};
 use super::ranges;
 use super::reader::RangeReader;
 use super::scalar::{scalar_of, value_at};
 use super::snapshot::{ColdFile, ColdSnapshot};
 use super::stats::ColumnStats;
-use super::{ColdTier, schema};
+use super::{ColdTier, key_filter, schema};
 use crate::EngineError;
 use crate::engine::{FoundRow, Place};
 use crate::evolution::reading::{FileSource, source_in};
@@ -98,7 +103,7 @@ async fn search(
     let first: Vec<usize> = keys.iter().enumerate().map(|(at, key)| *firsts.entry(key).or_insert(at)).collect();
     let possible: Vec<usize> = possible.into_iter().filter(|key| first[*key] == *key).collect();
     let wanted = Wanted::new(shapes, &possible)?;
-    // What is read most is what was written last, and a key has one live place: newest first finds it soonest.
+    // What is read most is what was written last, and a key has one live place: the newest rows first finds it soonest.
     for file in files.iter().rev() {
         let open: Vec<usize> = possible
             .iter()
@@ -158,6 +163,8 @@ struct Wanted {
     converter: Arc<RowConverter>,
     /// The keys as comparable rows.
     rows: Arc<HashMap<OwnedRow, usize>>,
+    /// The keys as filters over whole keys know them, where they are of more than one column.
+    hashes: HashMap<usize, u64>,
 }
 
 impl Wanted {
@@ -166,11 +173,14 @@ impl Wanted {
         let column = |at: usize| ScalarValue::iter_to_array(possible.iter().map(|key| shapes.values[*key][at].clone()));
         let arrays = (0..shapes.types.len()).map(column).collect::<Result<Vec<_>, _>>();
         let arrays = arrays.map_err(|error| failed("compare keys", error))?;
+        let hashes = if arrays.len() > 1 { key_filter::hashes(&arrays) } else { Ok(Vec::new()) };
+        let hashes = hashes.map_err(|error| failed("hash keys", error))?;
+        let hashes = possible.iter().copied().zip(hashes).collect();
         let fields = shapes.types.iter().map(|sql_type| SortField::new(sql_type.arrow())).collect();
         let converter = RowConverter::new(fields).map_err(|error| failed("compare keys", error))?;
         let rows = converter.convert_columns(&arrays).map_err(|error| failed("compare keys", error))?;
         let rows = rows.iter().zip(possible).map(|(row, key)| (row.owned(), *key)).collect();
-        Ok(Self { shapes, converter: converter.into(), rows: Arc::new(rows) })
+        Ok(Self { shapes, converter: converter.into(), rows: Arc::new(rows), hashes })
     }
 }
 
@@ -192,23 +202,6 @@ fn values_of(table: &Table, key: &RowKey, types: &[SqlType]) -> Result<Vec<Scala
     values.zip(types).map(|(value, sql_type)| scalar_of(value, *sql_type)).collect()
 }
 
-fn may_hold(stats: &ColumnStats, value: &ScalarValue) -> bool {
-    let below = stats.min.as_ref().is_some_and(|min| order(value, min).is_some_and(|order| order.is_lt()));
-    let above = stats.max.as_ref().is_some_and(|max| order(value, max).is_some_and(|order| order.is_gt()));
-    !below && !above
-}
-
-/// How the value stands to a bound, whose integers have the width of their file.
-fn order(value: &ScalarValue, bound: &ScalarValue) -> Option<std::cmp::Ordering> {
-    match (value, bound) {
-        (ScalarValue::Int64(Some(value)), ScalarValue::Int16(Some(bound))) => value.partial_cmp(&i64::from(*bound)),
-        (ScalarValue::Int64(Some(value)), ScalarValue::Int32(Some(bound))) => value.partial_cmp(&i64::from(*bound)),
-        // TIME stands in files as a number.
-        (ScalarValue::Time64Microsecond(Some(value)), ScalarValue::Int64(Some(bound))) => value.partial_cmp(bound),
-        _ => value.partial_cmp(bound),
-    }
-}
-
 /// A look-up in one file.
 struct FileLookUp<'a> {
     tier: &'a ColdTier,
@@ -219,6 +212,8 @@ struct FileLookUp<'a> {
     wanted: &'a Wanted,
     path: object_store::path::Path,
     metadata: ArrowReaderMetadata,
+    /// Where the filters over whole keys lie, by row group.
+    key_filters: Option<Vec<Range<u64>>>,
 }
 
 impl<'a> FileLookUp<'a> {
@@ -236,7 +231,8 @@ impl<'a> FileLookUp<'a> {
             .with_virtual_columns(vec![Arc::new(number)])
             .and_then(|options| ArrowReaderMetadata::try_new(footer, options))
             .map_err(|error| tier.store().read_failed(format!("read the schema of {path}"), error.into()))?;
-        Ok(Self { tier, table, columns, file, wanted, path, metadata })
+        let key_filters = key_filter::from_metadata(metadata.metadata());
+        Ok(Self { tier, table, columns, file, wanted, path, metadata, key_filters })
     }
 
     async fn run(&self, open: Vec<usize>, found: &mut [Option<FoundRow>]) -> Result<(), EngineError> {
@@ -246,7 +242,7 @@ impl<'a> FileLookUp<'a> {
             for key in open.iter().copied().filter(|key| found[*key].is_none()) {
                 let values = &self.wanted.shapes.values[key];
                 if bounds.iter().zip(values).all(|(stats, value)| may_hold(stats, value))
-                    && self.passes_blooms(group, values).await?
+                    && self.passes_filters(group, key).await?
                 {
                     keys.push(key);
                 }
@@ -282,8 +278,12 @@ impl<'a> FileLookUp<'a> {
         Ok(groups)
     }
 
-    async fn passes_blooms(&self, group: usize, values: &[ScalarValue]) -> Result<bool, EngineError> {
-        for (column, value) in self.wanted.shapes.columns.iter().zip(values) {
+    async fn passes_filters(&self, group: usize, key: usize) -> Result<bool, EngineError> {
+        if let (Some(filters), Some(hash)) = (&self.key_filters, self.wanted.hashes.get(&key)) {
+            let filter = self.tier.cache().key_filter(&self.path, self.footer(), group, filters[group].clone()).await?;
+            return Ok(key_filter::may_hold(&filter, *hash));
+        }
+        for (column, value) in self.wanted.shapes.columns.iter().zip(&self.wanted.shapes.values[key]) {
             let Some(index) = self.converter(column).map_err(|error| self.failed(error))?.parquet_column_index() else {
                 continue;
             };
@@ -299,7 +299,8 @@ impl<'a> FileLookUp<'a> {
     /// Reads the rows of the keys from one row group and keeps those that are not hidden.
     async fn read(&self, group: usize, keys: &[usize], found: &mut [Option<FoundRow>]) -> Result<(), EngineError> {
         let pages = self.pages(group, keys).map_err(|error| self.failed(error))?;
-        let projection = self.projection();
+        let projection = self.projection().map_err(|error| self.failed(error.into()))?;
+        let is_wanted = self.is_wanted().map_err(|error| self.failed(error.into()))?;
         let mut reader =
             RangeReader::new(self.tier.store().objects().clone(), self.path.clone(), self.footer().clone());
         if let Some(pages) = &pages {
@@ -312,7 +313,7 @@ impl<'a> FileLookUp<'a> {
             .with_projection(projection)
             // What it keeps of the key's pages is cut by its own batches: it would read more of them than was fetched.
             .with_max_predicate_cache_size(0)
-            .with_row_filter(RowFilter::new(vec![Box::new(self.is_wanted())]));
+            .with_row_filter(RowFilter::new(vec![Box::new(is_wanted)]));
         if let Some(pages) = pages {
             builder = builder.with_row_selection(pages);
         }
@@ -338,30 +339,34 @@ impl<'a> FileLookUp<'a> {
     }
 
     /// The columns that are read of the rows that are found: all, unless nothing of them is decoded.
-    fn projection(&self) -> ProjectionMask {
-        let descriptor = self.footer().file_metadata().schema_descr();
+    fn projection(&self) -> Result<ProjectionMask, ArrowError> {
         if !self.columns.is_empty() {
-            return ProjectionMask::all();
+            return Ok(ProjectionMask::all());
         }
-        let needed = self.wanted.shapes.columns.iter().map(String::as_str).chain([SEQ, UPDATED]);
-        ProjectionMask::columns(descriptor, needed)
+        self.mask(self.wanted.shapes.columns.iter().map(String::as_str).chain([SEQ, UPDATED]))
+    }
+
+    /// These columns, by their places: of names, Parquet's own masks split those that have a dot in them.
+    fn mask<'b>(&self, columns: impl Iterator<Item = &'b str>) -> Result<ProjectionMask, ArrowError> {
+        let places = columns.map(|column| self.metadata.schema().index_of(column)).collect::<Result<Vec<_>, _>>()?;
+        Ok(ProjectionMask::roots(self.footer().file_metadata().schema_descr(), places))
     }
 
     /// The predicate that reads key columns only; other columns are read for the rows that pass.
     fn is_wanted(
         &self,
-    ) -> ArrowPredicateFn<impl FnMut(RecordBatch) -> Result<BooleanArray, arrow::error::ArrowError> + 'static> {
-        let descriptor = self.footer().file_metadata().schema_descr();
-        let mask = ProjectionMask::columns(descriptor, self.wanted.shapes.columns.iter().map(String::as_str));
+    ) -> Result<ArrowPredicateFn<impl FnMut(RecordBatch) -> Result<BooleanArray, ArrowError> + 'static>, ArrowError>
+    {
+        let mask = self.mask(self.wanted.shapes.columns.iter().map(String::as_str))?;
         let (converter, rows) = (self.wanted.converter.clone(), self.wanted.rows.clone());
         let (columns, types) = (self.wanted.shapes.columns.clone(), self.wanted.shapes.types.clone());
-        ArrowPredicateFn::new(mask, move |batch| {
+        Ok(ArrowPredicateFn::new(mask, move |batch| {
             let keys = comparable(&converter, &columns, &types, &batch)?;
             Ok(keys.iter().map(|row| Some(rows.contains_key(&row.owned()))).collect())
-        })
+        }))
     }
 
-    fn keys_of(&self, batch: &RecordBatch) -> Result<Vec<Option<usize>>, arrow::error::ArrowError> {
+    fn keys_of(&self, batch: &RecordBatch) -> Result<Vec<Option<usize>>, ArrowError> {
         let keys = comparable(&self.wanted.converter, &self.wanted.shapes.columns, &self.wanted.shapes.types, batch)?;
         Ok(keys.iter().map(|row| self.wanted.rows.get(&row.owned()).copied()).collect())
     }
@@ -418,8 +423,8 @@ fn comparable(
     columns: &[String],
     types: &[SqlType],
     batch: &RecordBatch,
-) -> Result<arrow::row::Rows, arrow::error::ArrowError> {
-    let missing = |name: &String| arrow::error::ArrowError::SchemaError(format!("the file has no column {name}"));
+) -> Result<arrow::row::Rows, ArrowError> {
+    let missing = |name: &String| ArrowError::SchemaError(format!("the file has no column {name}"));
     let arrays = columns
         .iter()
         .zip(types)
@@ -438,52 +443,9 @@ fn value_in(array: &ArrayRef, place: usize) -> Option<ScalarValue> {
     ScalarValue::try_from_array(array, place).ok().filter(|value| !value.is_null())
 }
 
-/// Whether the chunk may hold the value: its bytes as Parquet stores them.
-fn bloom_may_hold(filter: &Sbbf, value: &ScalarValue, physical: PhysicalType) -> bool {
-    match (value, physical) {
-        (ScalarValue::Date32(Some(number)), PhysicalType::INT32) => filter.check(number),
-        // A chunk of SMALLINT or INT, which a number beyond 32 bits can't be in.
-        (ScalarValue::Int64(Some(number)), PhysicalType::INT32) => {
-            i32::try_from(*number).is_ok_and(|number| filter.check(&number))
-        }
-        (ScalarValue::Int64(Some(number)), PhysicalType::INT64) => filter.check(number),
-        (
-            ScalarValue::TimestampMicrosecond(Some(number), _) | ScalarValue::Time64Microsecond(Some(number)),
-            PhysicalType::INT64,
-        ) => filter.check(number),
-        (ScalarValue::Utf8(Some(text)), PhysicalType::BYTE_ARRAY) => filter.check(text.as_str()),
-        (ScalarValue::Binary(Some(bytes)), PhysicalType::BYTE_ARRAY) => filter.check(bytes.as_slice()),
-        (ScalarValue::Decimal128(Some(unscaled), ..), PhysicalType::INT32) => {
-            i32::try_from(*unscaled).map_or(true, |unscaled| filter.check(&unscaled))
-        }
-        (ScalarValue::Decimal128(Some(unscaled), ..), PhysicalType::INT64) => {
-            i64::try_from(*unscaled).map_or(true, |unscaled| filter.check(&unscaled))
-        }
-        _ => true,
-    }
-}
-
 fn failed(action: &str, error: impl std::error::Error + Send + Sync + 'static) -> EngineError {
     EngineError::Cold { action: action.into(), source: Box::new(error) }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_from_before_a_key_was_widened_are_left_out_as_well() {
-        let key = |number| ScalarValue::Int64(Some(number));
-        let bound = |number| Some(ScalarValue::Int32(Some(number)));
-        let stats = ColumnStats { min: bound(10), max: bound(20), nulls: None };
-        let held: Vec<_> =
-            [9, 10, 20, 21, 1 << 40].into_iter().filter(|number| may_hold(&stats, &key(*number))).collect();
-        assert_eq!(held, [10, 20]);
-
-        let mut filter = Sbbf::new_with_ndv_fpp(1000, 0.001).unwrap();
-        filter.insert(&15i32);
-        let passes = |number| bloom_may_hold(&filter, &key(number), PhysicalType::INT32);
-        assert!(passes(15) && !passes(16));
-        assert!(!passes(15 + (1 << 32)), "no INT has that value, whatever its low bits are");
-    }
-}
+mod tests;

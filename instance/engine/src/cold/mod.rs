@@ -2,14 +2,16 @@
 //!
 //! * [`store`], [`trouble`], [`folder`], `whole`, [`routes`], [`probe`], [`identity`]: the object stores, why they fail, and who owns their
 //!   prefix;
-//! * [`schema`], [`stats`], [`file`], [`upload`], [`vector`]: what is written;
-//! * [`log`], [`end`], [`blame`], [`tombstones`], [`snapshot`]: the Delta log, and one version of it in memory;
+//! * [`schema`], [`stats`], [`file`], [`key_filter`], [`upload`], [`vector`]: what is written;
+//! * [`log`], [`end`], [`blame`], [`tombstones`], [`snapshot`], [`versions`]: the Delta log, and versions of it in memory;
 //! * [`name`], [`pins`]: what a file's name tells, and which files somebody may still read;
-//! * [`footer`], [`ranges`], [`reader`], [`look_up`]: reading single rows by key.
+//! * [`footer`], [`blooms`], [`scan_reader`]: what is kept in memory of files;
+//! * [`ranges`], [`reader`], [`look_up`]: reading single rows by key.
 //!
 //! Nothing here decides when something is flushed, and nothing here writes to the hot tier.
 
 pub mod blame;
+pub mod blooms;
 pub mod end;
 #[cfg(test)]
 pub(crate) mod faults;
@@ -17,6 +19,7 @@ pub mod file;
 pub mod folder;
 pub mod footer;
 pub mod identity;
+pub mod key_filter;
 pub mod log;
 pub mod look_up;
 pub mod name;
@@ -26,6 +29,7 @@ pub mod ranges;
 pub mod reader;
 pub mod routes;
 pub mod scalar;
+pub mod scan_reader;
 pub mod schema;
 pub mod snapshot;
 pub mod stats;
@@ -34,12 +38,12 @@ pub mod tombstones;
 pub mod trouble;
 pub mod upload;
 pub mod vector;
+pub mod versions;
 mod whole;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use roaring::RoaringTreemap;
 use uuid::Uuid;
 
@@ -52,21 +56,17 @@ use crate::EngineError;
 use crate::config::ObjectStoreConfig;
 use crate::schema::Table;
 use pins::Pins;
+use versions::{Tables, Versions};
 
-/// Versions of a table that stay in memory beside the newest: a reader that took its RocksDB snapshot just before the end of a
-/// flush still needs the one before. Readers hold theirs themselves from then on.
-const OLD_VERSIONS: usize = 2;
-
-/// A table's versions in memory, oldest first.
-type Versions = Vec<Arc<ColdSnapshot>>;
-type Tables = HashMap<Uuid, Versions>;
+/// Of the memory for what is known of cold files, one part in this many is for versions of tables.
+const VERSIONS_SHARE: usize = 4;
 
 /// The cold tier of the whole database.
 #[derive(Debug)]
 pub struct ColdTier {
     store: ColdStore,
     cache: FileCache,
-    tables: ArcSwap<Tables>,
+    versions: Versions,
     pins: Pins,
     /// One load of a log at a time: many readers of a table that is not in memory yet wait for the same one.
     loading: tokio::sync::Mutex<()>,
@@ -80,11 +80,12 @@ impl ColdTier {
 
     /// The same over a store that is there already.
     pub fn over(store: ColdStore, cache_bytes: usize) -> Arc<Self> {
-        let cache = FileCache::new(store.clone(), cache_bytes);
+        let versions = cache_bytes / VERSIONS_SHARE;
+        let cache = FileCache::new(store.clone(), cache_bytes - versions);
         Arc::new(Self {
             store,
             cache,
-            tables: ArcSwap::default(),
+            versions: Versions::new(versions),
             pins: Pins::default(),
             loading: tokio::sync::Mutex::default(),
         })
@@ -113,22 +114,13 @@ impl ColdTier {
     /// Holds what is in memory now. A reader takes its RocksDB snapshot first, then this: it then has the version that its
     /// snapshot names, whether or not a flush ends in between.
     pub fn pin(self: &Arc<Self>) -> PinnedCold {
-        PinnedCold { tables: self.tables.load_full(), tier: self.clone() }
+        PinnedCold { tables: self.versions.load(), tier: self.clone() }
     }
 
     /// Puts a version into memory. Before the batch that names it is committed, so that no reader finds it missing.
     pub fn install(&self, table: Uuid, snapshot: Arc<ColdSnapshot>) {
         self.pins.add(table, &snapshot.files);
-        self.tables.rcu(|tables| {
-            let mut tables = Tables::clone(tables);
-            let versions = tables.entry(table).or_default();
-            versions.retain(|known| known.version != snapshot.version);
-            versions.push(snapshot.clone());
-            versions.sort_by_key(|known| known.version);
-            let old = versions.len().saturating_sub(OLD_VERSIONS + 1);
-            versions.drain(..old);
-            tables
-        });
+        self.versions.put(table, &snapshot);
     }
 
     /// Names of files, deletion vectors among them, that somebody in this process may still read.
@@ -138,22 +130,12 @@ impl ColdTier {
 
     /// Lets go of the versions before that one: whoever reads one of them holds it.
     pub fn forget_before(&self, table: Uuid, version: i64) {
-        self.tables.rcu(|tables| {
-            let mut tables = Tables::clone(tables);
-            if let Some(versions) = tables.get_mut(&table) {
-                versions.retain(|known| known.version >= version);
-            }
-            tables
-        });
+        self.versions.forget_before(table, version);
     }
 
     /// Forgets a table that was dropped.
     pub fn forget(&self, table: Uuid) {
-        self.tables.rcu(|tables| {
-            let mut tables = Tables::clone(tables);
-            tables.remove(&table);
-            tables
-        });
+        self.versions.forget(table);
     }
 
     /// A version of a table, from memory or from its log.
@@ -161,11 +143,11 @@ impl ColdTier {
         if version < 0 {
             return Ok(Arc::new(ColdSnapshot::empty()));
         }
-        if let Some(found) = find(&self.tables.load(), table.uuid, version) {
+        if let Some(found) = self.versions.find(table.uuid, version) {
             return Ok(found);
         }
         let _loading = self.loading.lock().await;
-        if let Some(found) = find(&self.tables.load(), table.uuid, version) {
+        if let Some(found) = self.versions.find(table.uuid, version) {
             return Ok(found);
         }
         let loaded = Arc::new(self.log(table.uuid).load(table, version).await?);
@@ -178,7 +160,7 @@ impl ColdTier {
         if version < 0 {
             return Ok(Arc::new(ColdSnapshot::empty()));
         }
-        match find(&self.tables.load(), table.uuid, version) {
+        match self.versions.find(table.uuid, version) {
             Some(found) => Ok(found),
             None => self.log(table.uuid).load(table, version).await.map(Arc::new),
         }
@@ -191,7 +173,13 @@ impl ColdTier {
         file: &'a ColdFile,
     ) -> Result<Option<&'a RoaringTreemap>, EngineError> {
         let Some(vector) = &file.vector else { return Ok(None) };
-        vector.rows.get_or_try_init(|| async { self.log(table).read_vector(&vector.descriptor).await }).await.map(Some)
+        if let Some(rows) = vector.rows.get() {
+            return Ok(Some(rows));
+        }
+        let read = || async { self.log(table).read_vector(&vector.descriptor).await };
+        let rows = vector.rows.get_or_try_init(read).await?;
+        self.versions.has_grown(table);
+        Ok(Some(rows))
     }
 }
 
@@ -210,13 +198,9 @@ impl PinnedCold {
 
     /// A version of a table.
     pub async fn at(&self, table: &Table, version: i64) -> Result<Arc<ColdSnapshot>, EngineError> {
-        match find(&self.tables, table.uuid, version) {
+        match self.tier.versions.find_in(&self.tables, table.uuid, version) {
             Some(found) => Ok(found),
             None => self.tier.at(table, version).await,
         }
     }
-}
-
-fn find(tables: &Tables, table: Uuid, version: i64) -> Option<Arc<ColdSnapshot>> {
-    tables.get(&table)?.iter().find(|known| known.version == version).cloned()
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use arrow_schema::Schema;
+use datafusion::common::ScalarValue;
 use deltalake_core::kernel::{Action, Add, DeletionVectorDescriptor, Metadata, Remove};
 use roaring::RoaringTreemap;
 use tokio::sync::OnceCell;
@@ -13,7 +14,7 @@ use super::name;
 use super::schema::SCHEMA_VERSION_KEY;
 use super::stats::FileStats;
 use crate::EngineError;
-use crate::schema::SchemaVersion;
+use crate::schema::{SEQ, SchemaVersion};
 
 /// A deletion vector, read when it is first needed.
 #[derive(Debug)]
@@ -28,6 +29,12 @@ impl Vector {
     /// One whose rows are read when they are first needed.
     pub fn new(descriptor: DeletionVectorDescriptor) -> Self {
         Self { descriptor, rows: OnceCell::new() }
+    }
+
+    /// About what it takes in memory, with its rows once they were read.
+    pub fn bytes(&self) -> usize {
+        let rows = self.rows.get().map_or(0, RoaringTreemap::serialized_size);
+        size_of::<Self>() + self.descriptor.path_or_inline_dv.len() + rows
     }
 }
 
@@ -61,6 +68,19 @@ impl ColdFile {
             stats: stats.into(),
             vector: add.deletion_vector.clone().map(|descriptor| Arc::new(Vector::new(descriptor))),
         })
+    }
+
+    /// About what it takes in memory, but for its statistics and its deletion vector, which files may share.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.path.len()
+    }
+
+    /// The highest `_seq` of its rows: those of a newer run are all above it.
+    fn last_seq(&self) -> i64 {
+        match self.stats.columns.get(SEQ).and_then(|stats| stats.max.as_ref()) {
+            Some(ScalarValue::Int64(Some(seq))) => *seq,
+            _ => 0,
+        }
     }
 
     /// Rows that its deletion vector hides.
@@ -114,7 +134,7 @@ pub struct ColdSnapshot {
     pub version: i64,
     /// The schema that the log's metadata describes.
     pub schema_version: Option<SchemaVersion>,
-    /// In the order in which they were added.
+    /// The oldest rows first, whatever compactions made of their files.
     pub files: Vec<Arc<ColdFile>>,
 }
 
@@ -122,6 +142,12 @@ impl ColdSnapshot {
     /// A table that was never flushed.
     pub fn empty() -> Self {
         Self { version: -1, ..Self::default() }
+    }
+
+    /// A version with these files, in whatever order they come.
+    pub fn new(version: i64, schema_version: Option<SchemaVersion>, mut files: Vec<Arc<ColdFile>>) -> Self {
+        files.sort_by_key(|file| file.last_seq());
+        Self { version, schema_version, files }
     }
 
     /// The next version: this one and the actions of its commit. `schema` names the columns whose statistics are kept. Fails where the commit
@@ -154,7 +180,7 @@ impl ColdSnapshot {
                 next.files.push(self.added(add, schema)?);
             }
         }
-        Ok(next)
+        Ok(Self::new(next.version, next.schema_version, next.files))
     }
 
     /// A file that only got another deletion vector keeps the statistics that it has in memory.

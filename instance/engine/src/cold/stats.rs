@@ -67,6 +67,15 @@ impl FileStats {
         Ok(Self { rows, columns })
     }
 
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let of_column = |(name, stats): (&String, &ColumnStats)| {
+            let bounds = stats.min.iter().chain(&stats.max).map(ScalarValue::size).sum::<usize>();
+            size_of::<(String, ColumnStats)>() + name.len() + bounds
+        };
+        size_of::<Self>() + self.columns.iter().map(of_column).sum::<usize>()
+    }
+
     /// With the counts of NULLs, column by column, for those that the footer has none of.
     pub fn with_nulls(mut self, schema: &Schema, nulls: &[u64]) -> Self {
         for (field, nulls) in schema.fields().iter().zip(nulls) {

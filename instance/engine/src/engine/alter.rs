@@ -3,13 +3,16 @@
 //! Writers go on meanwhile. The change carries the sequence up to which rows were looked through; the committer refuses it where
 //! rows of the table were written since, and only those are looked through then. Writers who outrun that are stopped for the last look.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use datafusion::common::ScalarValue;
 use datafusion::dataframe::DataFrame;
+use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, ident, lit, try_cast};
 use datafusion::prelude::SessionContext;
+use futures::FutureExt;
 
 use crate::catalog::CatalogChange;
 use crate::evolution::{self, Altered, Rule, TableChange};
@@ -65,13 +68,19 @@ impl Engine {
             None => rows,
         };
         for rule in rules {
-            let broken = first_key(table, rows.clone(), rule).await.map_err(|error| failed(table, error))?;
+            let broken = caught(first_key(table, rows.clone(), rule)).await.map_err(|error| failed(table, error))?;
             if let Some(key) = broken {
                 return Err(contradicted(table, rule, key));
             }
         }
         Ok(looked)
     }
+}
+
+/// A query whose panic is an error of it: the statement ends by an answer then.
+async fn caught<T>(query: impl Future<Output = Result<T, DataFusionError>>) -> Result<T, DataFusionError> {
+    let panicked = |_| Err(DataFusionError::Internal("a query over the rows of the table panicked".into()));
+    AssertUnwindSafe(query).catch_unwind().await.unwrap_or_else(panicked)
 }
 
 /// The key of a row that breaks the rule, with its values as text, after its user in per-user tables.
@@ -146,4 +155,16 @@ fn failed(table: &Table, error: datafusion::error::DataFusionError) -> EngineErr
         return EngineError::Unavailable(message.clone());
     }
     EngineError::Cold { action: format!("look through the rows of table {}", table.name), source: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_query_that_panics_ends_by_an_error() {
+        assert_eq!(caught(async { Ok(1) }).await.unwrap(), 1);
+        let panicked = caught::<()>(async { panic!("a decoder") }).await.unwrap_err();
+        assert!(panicked.to_string().contains("panicked"), "{panicked}");
+    }
 }

@@ -4,6 +4,7 @@ mod cold_reads;
 pub(crate) mod deaths;
 mod evolution;
 mod log;
+mod names;
 mod places;
 mod progress;
 mod vectors;

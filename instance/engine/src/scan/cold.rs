@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion::catalog::Session;
 use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
-use datafusion::common::{ColumnStatistics, DFSchema, Statistics};
+use datafusion::common::{ColumnStatistics, DFSchema, Statistics, internal_datafusion_err};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
@@ -121,7 +121,7 @@ pub fn plan(
     options.global.pushdown_filters = true;
     options.global.enable_page_index = true;
     options.global.bloom_filter_on_read = true;
-    let source = ParquetSource::new(columns.schema().clone())
+    let source = ParquetSource::new(columns.physical().clone())
         .with_table_parquet_options(options)
         .with_parquet_file_reader_factory(cache.reader_factory());
     let files: Vec<_> =
@@ -130,10 +130,11 @@ pub fn plan(
     if groups.is_empty() {
         groups.push(FileGroup::default());
     }
-    let source = NamingSource::new(Arc::new(source), cache.store().clone());
+    let unnamed = || internal_datafusion_err!("a Parquet scan takes no projection");
+    let source = source.try_pushdown_projection(&columns.named(&projection))?.ok_or_else(unnamed)?;
+    let source = NamingSource::new(source, cache.store().clone());
     let config = FileScanConfigBuilder::new(url, Arc::new(source))
         .with_file_groups(groups)
-        .with_projection_indices(Some(projection))?
         .with_limit(limit)
         .with_expr_adapter(Some(Arc::new(columns.clone())))
         .build();

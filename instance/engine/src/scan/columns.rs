@@ -1,5 +1,8 @@
 //! From the columns of a file to those of SQL: by physical name, cast from the type that it had when the file was
 //! written, and with its initial value where a file is older than the column.
+//!
+//! What reads the files knows the columns by their physical names alone: DataFusion compares names of a scan with those of a file, and a
+//! name of SQL may be the physical name of another column.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +13,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column as FileColumn, lit};
+use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
 use datafusion::physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
 
 use crate::EngineError;
@@ -32,6 +36,8 @@ enum Source {
 #[derive(Debug, Clone)]
 pub struct ScanColumns {
     schema: SchemaRef,
+    physical: SchemaRef,
+    /// By physical name.
     sources: Arc<HashMap<String, Source>>,
 }
 
@@ -41,17 +47,20 @@ impl ScanColumns {
         let sql = table.sql_schema();
         let user = table.kind.is_per_user().then(|| Arc::new(Field::new(USER_ID, DataType::Utf8, false)));
         let fields: Vec<FieldRef> = sql.fields().iter().cloned().chain(user).collect();
-        let mut sources = HashMap::new();
+        let (mut sources, mut physical) = (HashMap::new(), Vec::with_capacity(fields.len()));
         for field in &fields {
-            let source = match table.column(field.name()) {
+            let (name, source) = match table.column(field.name()) {
                 Some(column) => {
-                    Source::Own(Arc::new(column.clone()), scalar_of(column.initial.clone(), column.sql_type)?)
+                    let absent = scalar_of(column.initial.clone(), column.sql_type)?;
+                    (&column.physical_name, Source::Own(Arc::new(column.clone()), absent))
                 }
-                None => Source::System,
+                None => (field.name(), Source::System),
             };
-            sources.insert(field.name().clone(), source);
+            sources.insert(name.clone(), source);
+            physical.push(Field::clone(field).with_name(name));
         }
-        Ok(Self { schema: Arc::new(Schema::new(fields)), sources: Arc::new(sources) })
+        let (schema, physical) = (Arc::new(Schema::new(fields)), Arc::new(Schema::new(physical)));
+        Ok(Self { schema, physical, sources: Arc::new(sources) })
     }
 
     /// Their schema, with the names of SQL.
@@ -59,16 +68,24 @@ impl ScanColumns {
         &self.schema
     }
 
+    /// The same with the names of files: what reads them is told this one.
+    pub fn physical(&self) -> &SchemaRef {
+        &self.physical
+    }
+
+    /// Columns at these places under their names in SQL.
+    pub fn named(&self, places: &[usize]) -> ProjectionExprs {
+        let column = |place: &usize| {
+            let column = FileColumn::new(self.physical.field(*place).name(), *place);
+            ProjectionExpr::new(Arc::new(column), self.schema.field(*place).name())
+        };
+        places.iter().map(column).collect()
+    }
+
     /// What the log says of each column in a file, in the order of the schema, and in the types of SQL.
     pub fn stats_of<'a>(&'a self, file: &'a ColdFile) -> impl Iterator<Item = Option<ColumnStats>> + 'a {
-        let of = |field: &FieldRef| {
-            let name = match &self.sources[field.name()] {
-                Source::Own(column, _) => &column.physical_name,
-                Source::System => field.name(),
-            };
-            file.stats.columns.get(name).map(|stats| as_type(stats, field.data_type()))
-        };
-        self.schema.fields().iter().map(of)
+        let of = |field: &FieldRef| file.stats.columns.get(field.name()).map(|stats| as_type(stats, field.data_type()));
+        self.physical.fields().iter().map(of)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Files whose errors name them: those of the Parquet decoder name none.
 //!
-//! Everything but errors is that of the source below.
+//! Everything but errors is that of the source below, which is told an order of its rows by the names of its files.
 
 use std::error::Error;
 use std::fmt;
@@ -46,6 +46,15 @@ impl NamingSource {
 
     fn over(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
         Arc::new(Self { inner, store: self.store.clone() })
+    }
+
+    /// A key of a sort over what the scan gives, as one over the columns of its files.
+    fn below(&self, key: &PhysicalSortExpr) -> Result<PhysicalSortExpr> {
+        let expr = match self.projection() {
+            Some(projection) => projection.unproject_expr(&key.expr)?,
+            None => Arc::clone(&key.expr),
+        };
+        Ok(PhysicalSortExpr::new(expr, key.options))
     }
 }
 
@@ -124,9 +133,12 @@ impl FileSource for NamingSource {
     fn try_pushdown_sort(
         &self,
         order: &[PhysicalSortExpr],
-        properties: &EquivalenceProperties,
+        _: &EquivalenceProperties,
     ) -> Result<SortOrderPushdownResult<Arc<dyn FileSource>>> {
-        Ok(match self.inner.try_pushdown_sort(order, properties)? {
+        let order = order.iter().map(|key| self.below(key)).collect::<Result<Vec<_>>>()?;
+        // Nothing is known of the order of rows in a scan of several files.
+        let properties = EquivalenceProperties::new(self.table_schema().table_schema().clone());
+        Ok(match self.inner.try_pushdown_sort(&order, &properties)? {
             SortOrderPushdownResult::Exact { inner } => SortOrderPushdownResult::Exact { inner: self.over(inner) },
             SortOrderPushdownResult::Inexact { inner } => SortOrderPushdownResult::Inexact { inner: self.over(inner) },
             SortOrderPushdownResult::Unsupported => SortOrderPushdownResult::Unsupported,

@@ -3,6 +3,7 @@
 //! The thread that pulls the batches hands the columns of one to a [`Crew`] and pulls the next meanwhile. In memory are a row group that
 //! is not full, two batches, and what waits for the uploader, however many rows there are.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 
@@ -19,6 +20,7 @@ use super::crew::{Column, Crew, Ending, Work};
 use super::upload::{Chunks, Part};
 use super::{FilePlan, WrittenFile, writer_properties};
 use crate::EngineError;
+use crate::cold::key_filter::{self, GroupKeys};
 use crate::cold::stats::FileStats;
 
 /// Encoded bytes that a row group may hold in memory before it is closed early.
@@ -37,6 +39,12 @@ pub enum EncodeError {
 impl From<ParquetError> for EncodeError {
     fn from(error: ParquetError) -> Self {
         Self::Parquet(error)
+    }
+}
+
+impl From<arrow_schema::ArrowError> for EncodeError {
+    fn from(error: arrow_schema::ArrowError) -> Self {
+        Self::Parquet(error.into())
     }
 }
 
@@ -126,6 +134,10 @@ struct OpenFile<'a> {
     rows: usize,
     /// NULLs of each column so far: Parquet counts them only where it keeps bounds too.
     nulls: Vec<u64>,
+    /// The keys of the row group, where they are of more than one column.
+    keys: Option<GroupKeys>,
+    /// Where the filters over the keys of the row groups lie.
+    key_filters: Vec<Range<u64>>,
 }
 
 impl<'a> OpenFile<'a> {
@@ -145,6 +157,8 @@ impl<'a> OpenFile<'a> {
             columns: Vec::new(),
             rows: 0,
             nulls: vec![0; plan.schema.fields().len()],
+            keys: GroupKeys::of(&plan.schema, &plan.looked_up),
+            key_filters: Vec::new(),
         })
     }
 
@@ -171,6 +185,9 @@ impl<'a> OpenFile<'a> {
         let values = self.schema.fields().iter().zip(batch.columns());
         let works = values.map(|(field, array)| Work::Write(field.clone(), array.clone()));
         self.crew.hand_out(std::mem::take(&mut self.columns).into_iter().zip(works));
+        if let Some(keys) = &mut self.keys {
+            keys.add(batch)?;
+        }
         Ok(())
     }
 
@@ -195,6 +212,16 @@ impl<'a> OpenFile<'a> {
             chunk.append_to_row_group(&mut group)?;
         }
         group.close()?;
+        self.write_key_filter()
+    }
+
+    /// Behind the columns of the row group.
+    fn write_key_filter(&mut self) -> Result<(), EncodeError> {
+        let Some(keys) = &mut self.keys else { return Ok(()) };
+        let filter = keys.take_filter()?;
+        let start = self.writer.bytes_written() as u64;
+        self.writer.write_all(&filter)?;
+        self.key_filters.push(start..start + filter.len() as u64);
         Ok(())
     }
 
@@ -206,6 +233,9 @@ impl<'a> OpenFile<'a> {
 
     fn end(mut self) -> Result<WrittenFile, EncodeError> {
         self.end_row_group()?;
+        if self.keys.is_some() {
+            self.writer.append_key_value_metadata(key_filter::to_metadata(&self.key_filters));
+        }
         let footer = self.writer.finish()?;
         let size = self.writer.bytes_written() as u64;
         self.writer.inner_mut().end()?;

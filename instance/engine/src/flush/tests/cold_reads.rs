@@ -1,7 +1,11 @@
 //! What a read of one row of the cold tier costs, once the footers are in memory.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
+
+use datafusion::prelude::SessionContext;
+use kalamdb_api::flush::FlushState;
 
 use super::World;
 use crate::cold::ColdFile;
@@ -79,4 +83,106 @@ async fn a_key_that_is_asked_for_twice_is_found_twice() {
     let values: Vec<_> = found.iter().map(|read| read.found().map(|row| row.row[2].clone())).collect();
     let (one, two) = (Some(Value::BigInt(10)), Some(Value::BigInt(20)));
     assert_eq!(values, [two.clone(), one.clone(), None, two, None, one]);
+}
+
+/// Reads a row by its key alone, and tells how many requests that took, and of which files.
+async fn files_of(world: &World, user: &str, first: i32, second: &str) -> (usize, BTreeSet<String>) {
+    world.faults.ranged.lock().clear();
+    let key = Engine::key_of(&world.table, &[Value::Int(first), Value::Text(second.into())]).unwrap();
+    let found = world.engine().snapshot().look_up(&world.table, world.user(user).as_ref(), &[key]).await.unwrap();
+    let known = world.model.get(&(if world.table.kind.is_per_user() { user } else { "" }.into(), first, second.into()));
+    let found = found[0].found().map(|row| row.row[2].clone());
+    assert_eq!(found, known.map(|value| Value::BigInt(*value)), "{user} {first} {second}");
+    let paths = world.faults.ranged.lock().clone();
+    (paths.len(), paths.into_iter().map(|path| path.to_string()).collect())
+}
+
+/// Every file has all users, all numbers and all letters, and the keys are divided among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_read_from_the_one_file_that_has_it() {
+    for kind in [TableKind::User, TableKind::Shared] {
+        let mut world = World::new(kind).await;
+        for file in 0..2 {
+            for (place, user) in ["alice", "bob"].into_iter().enumerate() {
+                for (letter, second) in ["a", "b"].into_iter().enumerate() {
+                    let is_here = |n: &i32| (*n / 10 + place as i32 + letter as i32 + file) % 2 == 0;
+                    let rows: Vec<_> = (0..40)
+                        .filter(is_here)
+                        .map(|n| (n, second, Some(i64::from(n) + 100 * letter as i64)))
+                        .collect();
+                    if kind.is_per_user() || place == 0 {
+                        world.write(user, &rows).await;
+                    }
+                }
+            }
+            assert_eq!(world.flush().await, FlushState::Completed);
+        }
+        // These bring footers and bloom filters.
+        for first in 0..40 {
+            files_of(&world, "alice", first, "a").await;
+        }
+        for user in ["alice", "bob"] {
+            for (first, second) in (0..40).flat_map(|first| [(first, "a"), (first, "b")]) {
+                let (requests, files) = files_of(&world, user, first, second).await;
+                assert!((1..=2).contains(&requests) && files.len() == 1, "{user} {first} {second}: {files:?}");
+            }
+        }
+        assert_eq!(files_of(&world, "alice", 7, "c").await.0, 0, "no file has that letter");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_file_is_searched_first_in_a_new_life_and_after_a_compaction_too() {
+    let mut world = World::new(TableKind::Shared).await;
+    for turn in 0..6 {
+        world.write("", &[(1, "a", Some(turn)), (50, "a", Some(turn)), (10 + turn as i32, "b", Some(turn))]).await;
+        assert_eq!(world.flush().await, FlushState::Completed);
+    }
+    let paths =
+        async |world: &World| -> Vec<_> { world.cold().await.files.iter().map(|file| file.path.clone()).collect() };
+    let before = paths(&world).await;
+    world.restart().await;
+    assert_eq!(paths(&world).await, before);
+    world.forget_cold().await;
+    let (_, read) = files_of(&world, "", 1, "a").await;
+    let newest = |files: &BTreeSet<String>, path: &str| files.iter().all(|file| file.ends_with(path));
+    let files: BTreeSet<_> = read.into_iter().filter(|path| path.ends_with(".parquet")).collect();
+    assert!(files.len() == 1 && newest(&files, &before[5]), "{files:?}");
+
+    // What a compaction writes is new, and its rows are old.
+    assert_eq!(world.compact().await, FlushState::Completed);
+    let compacted = paths(&world).await.pop();
+    world.write("", &[(1, "a", Some(9)), (50, "a", Some(9))]).await;
+    assert_eq!(world.flush().await, FlushState::Completed);
+    let both = paths(&world).await;
+    assert!(both.len() == 2 && both.first() == compacted.as_ref(), "{both:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bloom_filter_is_asked_for_once_by_scans_and_look_ups_together() {
+    let mut world = World::new(TableKind::Shared).await;
+    world.write("", &(0..50).map(|n| (n * 2, "a", Some(i64::from(n)))).collect::<Vec<_>>()).await;
+    assert_eq!(world.flush().await, FlushState::Completed);
+    let file = world.cold().await.files[0].clone();
+    let path = world.runner().cold.log(world.table.uuid).path_of(&file.path);
+    let footer = world.runner().cold.cache().footer(&path, &file).await.unwrap();
+    let filters: BTreeSet<u64> = footer.row_groups()[0]
+        .columns()
+        .iter()
+        .filter_map(|column| column.bloom_filter_offset().map(i64::unsigned_abs))
+        .collect();
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        world.faults.ranges.lock().clear();
+        let session = SessionContext::new();
+        session.register_table("t", world.engine().snapshot().provider(&world.table, None)).unwrap();
+        // The number lies within the bounds, and in no row.
+        for (first, rows) in [(40, 1), (41, 0)] {
+            let query = format!("SELECT c3 FROM t WHERE c1 = {first} AND c2 = 'a'");
+            let found = session.sql(&query).await.unwrap().collect().await.unwrap();
+            assert_eq!(found.iter().map(|batch| batch.num_rows()).sum::<usize>(), rows, "{query}");
+        }
+        asked.push(world.faults.ranges.lock().iter().filter(|range| filters.contains(&range.start)).count());
+    }
+    assert_eq!(asked, [2, 0, 0], "those of both columns, once");
 }
