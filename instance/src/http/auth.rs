@@ -343,17 +343,18 @@ pub async fn setup(
     if !needs_setup(&serving.engine.catalog()) {
         return reply::failure(StatusCode::CONFLICT, "already_set_up", "the database has been set up before");
     }
-    match set_up(&state, serving, request).await {
-        Ok(user) => {
-            let details = json!({"role": role_name(user.role)});
-            serving.record(vec![audited(AuditKind::Change, "SETUP", user.id.as_str(), &details, from.ip())]).await;
-            Json(json!({"user": shown(&user), "message": "Setup complete; log in"})).into_response()
-        }
+    match set_up(&state, serving, request, from.ip()).await {
+        Ok(user) => Json(json!({"user": shown(&user), "message": "Setup complete; log in"})).into_response(),
         Err(response) => response,
     }
 }
 
-async fn set_up(state: &super::State, serving: &Serving, request: SetupRequest) -> Result<User, Response> {
+async fn set_up(
+    state: &super::State,
+    serving: &Serving,
+    request: SetupRequest,
+    from: IpAddr,
+) -> Result<User, Response> {
     for password in [&request.password, &request.root_password] {
         password::check_strength(password).map_err(|error| invalid(error.message))?;
     }
@@ -378,11 +379,13 @@ async fn set_up(state: &super::State, serving: &Serving, request: SetupRequest) 
         updated_at: now,
         ..known.unwrap_or_else(|| User { id: root(), role: Role::System, email: None, ..dba.clone() })
     };
+    let details = json!({"role": role_name(dba.role)});
+    let entry = audited(AuditKind::Change, "SETUP", dba.id.as_str(), &details, from);
     // Root comes last: until it has its password, the setup counts as not done and can be repeated.
-    for user in [dba.clone(), root] {
+    for (user, recorded) in [(dba.clone(), Vec::new()), (root, vec![entry])] {
         serving
             .engine
-            .change_catalog(CatalogChange::PutUser(user))
+            .change_catalog_recorded(CatalogChange::PutUser(user), recorded)
             .await
             .map_err(|error| reply::failure(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error.to_string()))?;
     }
