@@ -10,7 +10,7 @@ use crate::bind::names::{self, DEFAULT_NAMESPACE, INFORMATION_SCHEMA, SYSTEM};
 use crate::bind::table;
 use crate::config::DropNamespace;
 use crate::parse::{CreateTable, Statement};
-use crate::{ErrorCode, SqlError};
+use crate::{ErrorCode, SqlError, authorize};
 
 impl Statements {
     pub(crate) async fn define(&self, statement: &Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
@@ -62,10 +62,21 @@ impl Statements {
         if if_exists && !self.engine.catalog().namespaces.contains_key(&name) {
             return Ok(Outcome::done(format!("Namespace '{name}' does not exist")));
         }
-        names::check_namespace(&self.engine.catalog(), &name)?;
         let cascade = cascade || self.config.drop_namespace == DropNamespace::Cascade;
-        self.change_catalog(CatalogChange::DropNamespace { name: name.clone(), cascade }, scope).await?;
+        let reason = format!("others made or altered tables of namespace '{name}'");
+        self.starting_over(&reason, || self.drop_namespace_once(&name, cascade, scope)).await?;
         Ok(Outcome::done(format!("Namespace '{name}' dropped")))
+    }
+
+    async fn drop_namespace_once(&self, name: &str, cascade: bool, scope: &Scope<'_>) -> Result<(), SqlError> {
+        let catalog = self.engine.catalog();
+        names::check_namespace(&catalog, name)?;
+        let cascade = match cascade {
+            true => Some(authorize::dropped_by_cascade(&catalog, name, scope.identity)?),
+            false => None,
+        };
+        let change = CatalogChange::DropNamespace { name: name.to_owned(), cascade };
+        Ok(self.change_catalog(change, scope).await?)
     }
 
     async fn alter_namespace(
