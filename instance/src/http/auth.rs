@@ -26,7 +26,7 @@ use super::{Serving, reply};
 use crate::auth::{Presented, TokenError, TokenKind, needs_setup, root};
 
 /// The cookie of the access token.
-pub const ACCESS_COOKIE: &str = "kalamdb_auth";
+const ACCESS_COOKIE: &str = "kalamdb_auth";
 /// The cookie of the refresh token.
 const REFRESH_COOKIE: &str = "kalamdb_refresh";
 
@@ -54,10 +54,15 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The token that a request shows: the header wins over the cookie. A header of another scheme is a token that is no good.
-pub fn presented<'a>(headers: &'a HeaderMap, cookie: &str) -> Option<&'a str> {
-    if headers.contains_key(header::AUTHORIZATION) {
-        return Some(bearer(headers).unwrap_or_default());
+/// The token of the `Authorization` header. One of another scheme is a token that is no good.
+pub fn in_header(headers: &HeaderMap) -> Option<&str> {
+    headers.contains_key(header::AUTHORIZATION).then(|| bearer(headers).unwrap_or_default())
+}
+
+/// The token that a request about a log-in shows: the header wins over the cookie.
+fn presented<'a>(headers: &'a HeaderMap, cookie: &str) -> Option<&'a str> {
+    if let Some(token) = in_header(headers) {
+        return Some(token);
     }
     let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
