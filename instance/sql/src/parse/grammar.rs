@@ -1,5 +1,7 @@
 //! KalamDB's own statements, as a grammar on `sqlparser`'s tokens.
 
+use std::collections::BTreeSet;
+
 use datafusion::sql::sqlparser::ast::{self, Ident};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token};
@@ -167,11 +169,16 @@ impl<'a> Grammar<'a> {
         Ok(None)
     }
 
-    /// `(k = v, …)`, values bare or quoted.
+    /// `(k = v, …)`, values bare or quoted, each name once in whatever case.
     pub(super) fn options(&mut self) -> Result<Vec<(Ident, String)>, ParserError> {
         self.parser.expect_token(&Token::LParen)?;
+        let mut names = BTreeSet::new();
         let options = self.parser.parse_comma_separated(|parser| {
             let name = parser.parse_identifier()?;
+            if !names.insert(name.value.to_lowercase()) {
+                let text = format!("the option '{}' is given twice{}", name.value, name.span.start);
+                return Err(ParserError::ParserError(text));
+            }
             parser.expect_token(&Token::Eq)?;
             let value = match parser.next_token() {
                 token if matches!(token.token, Token::Number(..)) => token.token.to_string(),
