@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::EngineError;
+use crate::access::AccessChange;
 use crate::catalog::{self, Catalog, CatalogChange};
 use crate::cold::ColdTier;
 use crate::commit::Committer;
@@ -204,6 +205,15 @@ impl Engine {
 
     /// Commits one change of the catalog: durable when it returns. Validates it against the newest catalog.
     pub async fn change_catalog(&self, change: CatalogChange) -> Result<(), EngineError> {
+        self.change_catalog_recorded(change, Vec::new()).await
+    }
+
+    /// The same, and keeps who did it in the same commit.
+    pub async fn change_catalog_recorded(
+        &self,
+        change: CatalogChange,
+        recorded: Vec<AccessChange>,
+    ) -> Result<(), EngineError> {
         self.inner.hot.disk().check()?;
         // Users may be made before: the first start sets root's password whether or not the object store is there.
         if !matches!(change, CatalogChange::PutUser(_)) {
@@ -216,7 +226,7 @@ impl Engine {
             CatalogChange::DropTable { name, .. } => self.catalog().tables.get(name).map(|table| table.uuid),
             _ => None,
         };
-        self.inner.committer.catalog_change(change).await?;
+        self.inner.committer.catalog_change(change, recorded).await?;
         self.inner.flusher.catalog_changed();
         if let Some(table) = dropped {
             self.inner.cold.forget(table);

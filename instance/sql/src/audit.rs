@@ -62,7 +62,7 @@ fn subject(parsed: &ParsedStatement, namespace: &str) -> Option<(&'static str, S
     })
 }
 
-/// What to keep of a statement that was carried out.
+/// What to keep of a statement: of a change once it is made, and of acting for another user before anything is read or written.
 pub fn change(parsed: &ParsedStatement, namespace: &str, identity: &Identity, now_ms: i64) -> Option<AccessChange> {
     let (action, target, details) = subject(parsed, namespace)?;
     let entry = AuditEntry {
@@ -76,10 +76,10 @@ pub fn change(parsed: &ParsedStatement, namespace: &str, identity: &Identity, no
     Some(AccessChange::Audited { kind: AuditKind::Change, entry })
 }
 
-/// A change that is not in the audit log is told to the client, for whom it was done nevertheless.
-pub fn unrecorded(error: &kalamdb_engine::EngineError) -> SqlError {
-    let text = format!("the statement was carried out, but the audit log could not be written: {error}");
-    SqlError::new(crate::ErrorCode::Unavailable, text)
+/// Nobody acts for another user without an entry.
+pub fn unrecorded(error: kalamdb_engine::EngineError) -> SqlError {
+    let SqlError { code, message, .. } = SqlError::from(error);
+    SqlError::new(code, format!("the statement was not run, for the audit log could not be written: {message}"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::ast::{
     FromTable, Ident, ObjectName, Query, TableFactor, TableWithJoins, Visit, Visitor,
 };
 use kalamdb_engine::catalog::{Catalog, Role};
-use kalamdb_engine::schema::{AccessLevel, Table, TableKind, TableName, UserId};
+use kalamdb_engine::schema::{AccessLevel, SchemaVersion, Table, TableId, TableKind, TableName, UserId};
 
 use crate::bind::names::{self, SYSTEM};
 use crate::parse::{Show, Statement, UserChange};
@@ -33,13 +33,17 @@ pub fn may_write(role: Role, table: &Table) -> bool {
 pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity: &Identity) -> Result<(), SqlError> {
     match statement {
         Statement::CreateNamespace { .. }
-        | Statement::DropNamespace { .. }
+        | Statement::DropNamespace { cascade: false, .. }
         | Statement::AlterNamespace { .. }
         | Statement::CreateTable(_)
         | Statement::FlushAll(_)
         | Statement::CompactAll(_)
         | Statement::KillJob(_)
         | Statement::Show(Show::Manifest) => need(identity, Role::Service),
+        Statement::DropNamespace { name, cascade: true, .. } => {
+            need(identity, Role::Service)?;
+            dropped_by_cascade(catalog, &names::fold(name), identity).map(drop)
+        }
         Statement::Show(Show::Stats(name)) => {
             need(identity, Role::Service)?;
             check_table(catalog, &names::table_name(name, namespace)?, identity, Access::Read)
@@ -101,6 +105,24 @@ pub fn check(statement: &Statement, catalog: &Catalog, namespace: &str, identity
         }
         Statement::Explain(statement) => check_relations(statement.as_ref(), catalog, namespace, identity),
     }
+}
+
+/// The tables that go with a namespace, as they were judged: whoever drops it must be allowed to write each. They are not named, for the user
+/// may not know of them.
+pub fn dropped_by_cascade(
+    catalog: &Catalog,
+    namespace: &str,
+    identity: &Identity,
+) -> Result<Vec<(TableId, SchemaVersion)>, SqlError> {
+    let tables = catalog.tables.values().filter(|table| table.name.namespace == namespace);
+    let judged = tables.map(|table| may_write(identity.role, table).then_some((table.id, table.version)));
+    judged.collect::<Option<_>>().ok_or_else(|| {
+        let text = format!(
+            "user '{}' may not drop namespace '{namespace}' with its tables, for it may not write all of them",
+            identity.user
+        );
+        SqlError::new(ErrorCode::PermissionDenied, text)
+    })
 }
 
 /// The user that `EXECUTE AS USER` means, if the caller may: not onto a role above its own.

@@ -110,6 +110,8 @@ impl Database {
             transaction: None,
             impersonated: false,
             ws_url: &ws_url,
+            ticket: None,
+            audited: None,
         };
         let streamed = self.statements.stream(query, &scope, ticket, Box::new(ended)).await;
         streamed.map(Streamed::Rows).map_err(|error| error.in_statement(1, &parsed.text))
@@ -168,16 +170,23 @@ impl Database {
                 statement => {
                     let transaction = open.as_ref().map(|open| &open.transaction);
                     let ticket = self.statements.running.begin(shown_text(parsed), &namespace, identity);
-                    let (text, namespace) = (&parsed.text, &namespace);
-                    let scope =
-                        Scope { text, namespace, parameters, identity, transaction, impersonated: false, ws_url };
+                    let audited = audit::change(parsed, &namespace, identity, Utc::now().timestamp_millis());
+                    let scope = Scope {
+                        text: &parsed.text,
+                        namespace: &namespace,
+                        parameters,
+                        identity,
+                        transaction,
+                        impersonated: false,
+                        ws_url,
+                        ticket: Some(&ticket),
+                        audited: audited.as_ref(),
+                    };
                     self.run_in_time(statement, &scope, &ticket).await
                 }
             };
             self.observer.statement_ended(about.0, about.1.as_ref(), begun.elapsed());
-            let in_statement = |error: SqlError| error.in_statement(at + 1, &parsed.text);
-            let outcome = result.map_err(in_statement)?;
-            self.statements.audit(parsed, &namespace, identity).await.map_err(in_statement)?;
+            let outcome = result.map_err(|error| error.in_statement(at + 1, &parsed.text))?;
             if let Statement::Use(name) = &parsed.statement {
                 namespace = names::fold(name);
             }
@@ -194,9 +203,18 @@ impl Database {
     ) -> Result<Outcome, SqlError> {
         tokio::select! {
             outcome = self.statements.run(statement, scope) => outcome,
-            error = ticket.killed() => Err(error),
-            error = ran_too_long(self.statements.config.statement_timeout) => Err(error),
+            error = self.stopped(ticket) => Err(error),
         }
+    }
+
+    /// Waits until the statement is to end, and may: what is being committed tells itself how it has ended.
+    async fn stopped(&self, ticket: &Ticket) -> SqlError {
+        let error = tokio::select! {
+            error = ticket.killed() => error,
+            error = ran_too_long(self.statements.config.statement_timeout) => error,
+        };
+        ticket.stoppable().await;
+        error
     }
 
     /// What became of the look-ups in the caches, by their names in metrics; nothing where there are none.
@@ -303,7 +321,7 @@ impl Statements {
             Statement::CreateStorage(_)
             | Statement::AlterStorage { .. }
             | Statement::DropStorage { .. }
-            | Statement::CheckStorage { .. } => self.storage_statement(statement).await,
+            | Statement::CheckStorage { .. } => self.storage_statement(statement, scope).await,
             definition => self.define(definition, scope).await,
         }
     }
@@ -311,14 +329,6 @@ impl Statements {
     fn begin(&self, identity: &Identity) -> Open {
         let transaction = self.engine.begin(self.config.transaction);
         self.inspection.transactions.open(transaction, &identity.user, Utc::now().timestamp_millis())
-    }
-
-    /// Tells the audit log of a change, before the client is told.
-    async fn audit(&self, parsed: &ParsedStatement, namespace: &str, identity: &Identity) -> Result<(), SqlError> {
-        match audit::change(parsed, namespace, identity, Utc::now().timestamp_millis()) {
-            Some(change) => self.engine.record_access(vec![change]).await.map_err(|error| audit::unrecorded(&error)),
-            None => Ok(()),
-        }
     }
 
     /// Each attempt looks up what it changes in a snapshot of its own.

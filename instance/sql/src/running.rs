@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 use kalamdb_engine::catalog::Role;
 use kalamdb_engine::schema::UserId;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -36,6 +37,8 @@ pub struct Ticket {
     id: Uuid,
     stop: CancellationToken,
     running: Running,
+    /// Whether it has begun a commit that has not failed.
+    commits: watch::Sender<bool>,
 }
 
 impl Running {
@@ -51,7 +54,7 @@ impl Running {
             stop: stop.clone(),
         };
         self.lock().insert(id, query);
-        Ticket { id, stop, running: self.clone() }
+        Ticket { id, stop, running: self.clone(), commits: watch::Sender::new(false) }
     }
 
     /// Those that the user may know of, oldest first: its own, and from DBA on all.
@@ -88,10 +91,58 @@ impl Ticket {
         self.stop.cancelled().await;
         SqlError::new(ErrorCode::Cancelled, format!("the statement was stopped by KILL QUERY '{}'", self.id))
     }
+
+    /// A commit of the statement's, which is not stopped half-way; see [`Self::stoppable`].
+    pub async fn commit<T, E>(&self, commit: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        self.commits.send_replace(true);
+        let ended = commit.await;
+        self.commits.send_replace(ended.is_ok());
+        ended
+    }
+
+    /// Returns where the statement may still end without its effect: never once it has committed, and while a commit is under way only if
+    /// that fails.
+    pub async fn stoppable(&self) {
+        // It ends with an error only where the sender is gone, which is here.
+        let _ = self.commits.subscribe().wait_for(|commits| !commits).await;
+    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.running.lock().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// Whether a statement that KILL has met ends by it now.
+    fn ends(ticket: &Ticket) -> bool {
+        ticket.killed().now_or_never().expect("it was killed");
+        ticket.stoppable().now_or_never().is_some()
+    }
+
+    #[test]
+    fn a_commit_under_way_is_waited_for_and_counts() {
+        let identity = Identity { user: "ann".into(), role: Role::User, address: None };
+        let running = Running::default();
+        for is_taken in [true, false] {
+            let ticket = running.begin("CREATE NAMESPACE n", "default", &identity);
+            assert!(ticket.killed().now_or_never().is_none());
+            running.kill(&ticket.id.to_string(), &identity).unwrap();
+            assert!(ends(&ticket), "nothing is committed yet");
+            let (answer, answered) = oneshot::channel();
+            let mut commit = Box::pin(ticket.commit(async { answered.await.unwrap() }));
+            assert!(commit.as_mut().now_or_never().is_none());
+            assert!(!ends(&ticket), "the commit is under way");
+            answer.send(if is_taken { Ok(()) } else { Err(()) }).unwrap();
+            assert_eq!(commit.now_or_never().unwrap().is_ok(), is_taken);
+            assert_eq!(ends(&ticket), !is_taken);
+        }
     }
 }

@@ -26,7 +26,7 @@ use super::{Serving, reply};
 use crate::auth::{Presented, TokenError, TokenKind, needs_setup, root};
 
 /// The cookie of the access token.
-pub const ACCESS_COOKIE: &str = "kalamdb_auth";
+const ACCESS_COOKIE: &str = "kalamdb_auth";
 /// The cookie of the refresh token.
 const REFRESH_COOKIE: &str = "kalamdb_refresh";
 
@@ -54,10 +54,15 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The token that a request shows: the header wins over the cookie. A header of another scheme is a token that is no good.
-pub fn presented<'a>(headers: &'a HeaderMap, cookie: &str) -> Option<&'a str> {
-    if headers.contains_key(header::AUTHORIZATION) {
-        return Some(bearer(headers).unwrap_or_default());
+/// The token of the `Authorization` header. One of another scheme is a token that is no good.
+pub fn in_header(headers: &HeaderMap) -> Option<&str> {
+    headers.contains_key(header::AUTHORIZATION).then(|| bearer(headers).unwrap_or_default())
+}
+
+/// The token that a request about a log-in shows: the header wins over the cookie.
+fn presented<'a>(headers: &'a HeaderMap, cookie: &str) -> Option<&'a str> {
+    if let Some(token) = in_header(headers) {
+        return Some(token);
     }
     let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
@@ -343,17 +348,18 @@ pub async fn setup(
     if !needs_setup(&serving.engine.catalog()) {
         return reply::failure(StatusCode::CONFLICT, "already_set_up", "the database has been set up before");
     }
-    match set_up(&state, serving, request).await {
-        Ok(user) => {
-            let details = json!({"role": role_name(user.role)});
-            serving.record(vec![audited(AuditKind::Change, "SETUP", user.id.as_str(), &details, from.ip())]).await;
-            Json(json!({"user": shown(&user), "message": "Setup complete; log in"})).into_response()
-        }
+    match set_up(&state, serving, request, from.ip()).await {
+        Ok(user) => Json(json!({"user": shown(&user), "message": "Setup complete; log in"})).into_response(),
         Err(response) => response,
     }
 }
 
-async fn set_up(state: &super::State, serving: &Serving, request: SetupRequest) -> Result<User, Response> {
+async fn set_up(
+    state: &super::State,
+    serving: &Serving,
+    request: SetupRequest,
+    from: IpAddr,
+) -> Result<User, Response> {
     for password in [&request.password, &request.root_password] {
         password::check_strength(password).map_err(|error| invalid(error.message))?;
     }
@@ -378,11 +384,13 @@ async fn set_up(state: &super::State, serving: &Serving, request: SetupRequest) 
         updated_at: now,
         ..known.unwrap_or_else(|| User { id: root(), role: Role::System, email: None, ..dba.clone() })
     };
+    let details = json!({"role": role_name(dba.role)});
+    let entry = audited(AuditKind::Change, "SETUP", dba.id.as_str(), &details, from);
     // Root comes last: until it has its password, the setup counts as not done and can be repeated.
-    for user in [dba.clone(), root] {
+    for (user, recorded) in [(dba.clone(), Vec::new()), (root, vec![entry])] {
         serving
             .engine
-            .change_catalog(CatalogChange::PutUser(user))
+            .change_catalog_recorded(CatalogChange::PutUser(user), recorded)
             .await
             .map_err(|error| reply::failure(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error.to_string()))?;
     }

@@ -64,13 +64,14 @@ pub async fn execute(
     }
 }
 
-/// Who asks, or the code and the text of the refusal.
+/// Who asks, or the code and the text of the refusal. The cookie does not count here: a browser sends it along with whatever request
+/// another page of the same site makes.
 pub(super) fn identify(
     serving: &Serving,
     headers: &HeaderMap,
     from: IpAddr,
 ) -> Result<Identity, (&'static str, &'static str)> {
-    let Some(token) = auth::presented(headers, auth::ACCESS_COOKIE) else {
+    let Some(token) = auth::in_header(headers) else {
         return Err(("MISSING_AUTHORIZATION", "this endpoint needs 'Authorization: Bearer <access token>'"));
     };
     match serving.identify(token, TokenKind::Access, from) {

@@ -1,6 +1,7 @@
 //! The real `kalamdb-instance`, over HTTP.
 
 mod alters;
+mod audit;
 mod authentication;
 mod bounds;
 mod buckets;

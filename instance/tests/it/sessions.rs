@@ -98,6 +98,12 @@ async fn a_log_in_has_cookies_and_ends_for_good_at_its_log_out() -> Result<()> {
         .send()
         .await?;
     assert_eq!(by_cookie.status(), 200);
+    for path in ["sql", "tables/default/t/rows"] {
+        let request = server.http.post(format!("{}/v1/api/{path}", server.url)).header("cookie", cookies.join("; "));
+        let refused = request.json(&json!({"sql": "SELECT 1"})).send().await?;
+        let (code, body): (_, Value) = (refused.status(), refused.json().await?);
+        assert_eq!((code.as_u16(), &body["error"]["code"]), (401, &json!("MISSING_AUTHORIZATION")), "{path}: {body}");
+    }
     let refreshed = server.http.post(format!("{}/v1/api/auth/refresh", server.url)).bearer_auth(refresh).send().await?;
     let refreshed: Value = refreshed.json().await?;
     assert!(refreshed["refresh_token"].is_string() && refreshed["user"]["id"] == "ann", "{refreshed}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::EngineError;
 use crate::catalog::{Catalog, CatalogChange, DEFAULT_NAMESPACE, Namespace, ROOT, User};
 use crate::evolution::names::{differs_in_case_alone, same_but_case};
-use crate::schema::{Column, SqlType, Table, TableId, TableKind, TableName, UserId};
+use crate::schema::{Column, SchemaVersion, SqlType, Table, TableId, TableKind, TableName, UserId};
 use crate::storage::Storage;
 
 /// One record that a change writes or removes.
@@ -45,7 +45,7 @@ pub fn apply(catalog: &Catalog, change: &CatalogChange) -> Result<Applied, Engin
     let effects = match change {
         CatalogChange::CreateNamespace(namespace) => create_namespace(&mut after, namespace)?,
         CatalogChange::AlterNamespace(namespace) => alter_namespace(&mut after, namespace)?,
-        CatalogChange::DropNamespace { name, cascade } => drop_namespace(&mut after, name, *cascade)?,
+        CatalogChange::DropNamespace { name, cascade } => drop_namespace(&mut after, name, cascade.as_deref())?,
         CatalogChange::CreateTable(table) => create_table(&mut after, table)?,
         CatalogChange::AlterTable { table, .. } => alter_table(&mut after, table)?,
         CatalogChange::DropTable { name, id } => vec![drop_table(&mut after, name, *id)?],
@@ -82,24 +82,30 @@ fn check_namespace(catalog: &Catalog, name: &str) -> Result<(), EngineError> {
     }
 }
 
-fn drop_namespace(after: &mut Catalog, name: &str, cascade: bool) -> Result<Vec<Effect>, EngineError> {
+fn drop_namespace(
+    after: &mut Catalog,
+    name: &str,
+    cascade: Option<&[(TableId, SchemaVersion)]>,
+) -> Result<Vec<Effect>, EngineError> {
     check_namespace(after, name)?;
     if name == DEFAULT_NAMESPACE {
         return Err(EngineError::Invalid(format!("namespace '{name}' always exists and can't be dropped")));
     }
-    let tables: Vec<_> = after
-        .tables
-        .values()
-        .filter(|table| table.name.namespace == name)
-        .map(|table| (table.name.clone(), table.id))
-        .collect();
-    if !tables.is_empty() && !cascade {
-        return Err(EngineError::Invalid(format!(
-            "namespace '{name}' holds {} table(s); drop them first, or use CASCADE",
-            tables.len()
-        )));
+    let tables: Vec<_> = after.tables.values().filter(|table| table.name.namespace == name).cloned().collect();
+    match cascade {
+        None if !tables.is_empty() => {
+            return Err(EngineError::Invalid(format!(
+                "namespace '{name}' holds {} table(s); drop them first, or use CASCADE",
+                tables.len()
+            )));
+        }
+        Some(judged) if tables.iter().any(|table| !judged.contains(&(table.id, table.version))) => {
+            return Err(EngineError::Stale);
+        }
+        _ => {}
     }
-    let mut effects = tables.iter().map(|(name, id)| drop_table(after, name, *id)).collect::<Result<Vec<_>, _>>()?;
+    let dropped = tables.iter().map(|table| drop_table(after, &table.name, table.id));
+    let mut effects = dropped.collect::<Result<Vec<_>, _>>()?;
     after.namespaces.remove(name);
     effects.push(Effect::DropNamespace(name.into()));
     Ok(effects)
@@ -301,12 +307,20 @@ mod tests {
         let mut inside = table(TableKind::User, &[SqlType::Text], &[0]);
         inside.name.namespace = "shop".into();
         let catalog = check(&catalog, CatalogChange::CreateTable(Box::new(inside)), Ok("PutTable"));
-        let drop = |name: &str, cascade| CatalogChange::DropNamespace { name: name.into(), cascade };
+        let drop = |name: &str, tables: Option<&[(u32, u32)]>| {
+            let judged = |&(id, version): &(u32, u32)| (TableId(id), SchemaVersion(version));
+            let cascade = tables.map(|tables| tables.iter().map(judged).collect());
+            CatalogChange::DropNamespace { name: name.into(), cascade }
+        };
         let refusal = "namespace 'shop' holds 1 table(s); drop them first, or use CASCADE";
-        check(&catalog, drop("shop", false), Err(refusal));
-        check(&catalog, drop("none", false), Err("namespace 'none' does not exist"));
-        check(&catalog, drop("default", true), Err("namespace 'default' always exists and can't be dropped"));
-        let catalog = check(&catalog, drop("shop", true), Ok("DropTable"));
+        check(&catalog, drop("shop", None), Err(refusal));
+        let stale = EngineError::Stale.to_string();
+        for judged in [&[] as &[_], &[(1, 2)], &[(2, 1)]] {
+            check(&catalog, drop("shop", Some(judged)), Err(&stale));
+        }
+        check(&catalog, drop("none", None), Err("namespace 'none' does not exist"));
+        check(&catalog, drop("default", Some(&[])), Err("namespace 'default' always exists and can't be dropped"));
+        let catalog = check(&catalog, drop("shop", Some(&[(1, 1)])), Ok("DropTable"));
         assert!(catalog.tables.is_empty() && !catalog.namespaces.contains_key("shop"));
     }
 

@@ -15,7 +15,7 @@ pub(crate) use store::{
     first_catalog, load_or_begin, namespace_bytes, namespace_of, stage, stored_table, table_at, table_bytes, table_of,
 };
 
-use crate::schema::{Table, TableId, TableName, UserId};
+use crate::schema::{SchemaVersion, Table, TableId, TableName, UserId};
 use crate::seq::Seq;
 use crate::storage::Storage;
 
@@ -140,12 +140,13 @@ pub enum CatalogChange {
     CreateNamespace(Namespace),
     /// Sets the namespace's options.
     AlterNamespace(Namespace),
-    /// Fails where tables are left in it, unless `cascade`.
+    /// Fails where tables are in it that do not go with it.
     DropNamespace {
         /// Its name.
         name: String,
-        /// Drop its tables too.
-        cascade: bool,
+        /// The tables that go with it, none without CASCADE. [`EngineError::Stale`](crate::EngineError::Stale) where others are in it,
+        /// or another version of one of these: whoever let them go judged what it saw.
+        cascade: Option<Vec<(TableId, SchemaVersion)>>,
     },
     /// Fails where the name exists or the namespace does not. The committer gives the table its id; `table.id` is ignored.
     CreateTable(Box<Table>),

@@ -31,6 +31,12 @@ impl Writer {
         Ok(Outcome::Done)
     }
 
+    /// What goes into the batch of another change.
+    pub(super) fn stage_recorded(&self, batch: &mut WriteBatch, changes: Vec<AccessChange>) {
+        let mut known = self.shared.access.lock();
+        changes.into_iter().for_each(|change| self.stage_access(batch, &mut known, change));
+    }
+
     fn stage_access(&self, batch: &mut WriteBatch, known: &mut Access, change: AccessChange) {
         let (user, after): (UserId, Box<dyn FnOnce(UserAccess) -> UserAccess>) = match change {
             AccessChange::Failed { user, at, policy } => (user, Box::new(move |access| access.failed(at, policy))),

@@ -39,7 +39,7 @@ use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
 use crate::EngineError;
-use crate::access::Access;
+use crate::access::{Access, AccessChange};
 use crate::catalog::{self, Catalog, CatalogChange};
 use crate::config::EngineConfig;
 use crate::engine::{Place, Unflushed};
@@ -143,9 +143,9 @@ impl Committer {
         Ok(committer)
     }
 
-    /// Commits one change of the catalog.
-    pub async fn catalog_change(&self, change: CatalogChange) -> Result<(), EngineError> {
-        self.submit(CommitRecord::Catalog(change), QUEUE_UNIT).await.map(drop)
+    /// Commits one change of the catalog, with what is kept of who made it.
+    pub async fn catalog_change(&self, change: CatalogChange, recorded: Vec<AccessChange>) -> Result<(), EngineError> {
+        self.submit(CommitRecord::Catalog { change, recorded }, QUEUE_UNIT).await.map(drop)
     }
 
     /// Brings an empty volume back from what the object store holds, in one batch. Refuses where the volume is not empty.

@@ -24,7 +24,12 @@ pub enum CommitRecord {
     /// Rows of any tables, all or none.
     Rows(Vec<RowRecord>),
     /// A change of the catalog.
-    Catalog(CatalogChange),
+    Catalog {
+        /// The change.
+        change: CatalogChange,
+        /// What is kept of who made it, all or nothing together with it.
+        recorded: Vec<AccessChange>,
+    },
     /// Step 1 of a flush: fixes W.
     BeginFlush {
         /// The table.

@@ -103,7 +103,7 @@ fn a_dropped_table_leaves_nothing_and_its_writers_are_told() {
         let found = world.look_up(1);
         world.put(&found, 1).await.unwrap();
         let (id, name) = (world.table().id, world.table().name.clone());
-        world.committer().catalog_change(CatalogChange::DropTable { name, id }).await.unwrap();
+        world.committer().catalog_change(CatalogChange::DropTable { name, id }, Vec::new()).await.unwrap();
         let error = world.put(&world.look_up(2), 1).await.unwrap_err();
         assert!(matches!(error, EngineError::NotFound { .. }), "{error}");
         assert!(world.changes().is_empty() && world.read(1).is_none() && world.committer().unflushed().is_empty());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rocksdb::WriteBatch;
 
 use crate::EngineError;
+use crate::access::AccessChange;
 use crate::catalog::{self, Applied, CatalogChange, Effect};
 use crate::commit::Shared;
 use crate::commit::queue::{Outcome, Request};
@@ -71,7 +72,7 @@ impl Writer {
     pub(super) fn commit_alone(&mut self, request: Request) {
         let outcome = match request.record {
             CommitRecord::Rows(_) => unreachable!("rows are committed in groups"),
-            CommitRecord::Catalog(change) => self.change_catalog(&change),
+            CommitRecord::Catalog { change, recorded } => self.change_catalog(&change, recorded),
             CommitRecord::BeginFlush { table, epoch, job } => self.begin_flush(table, epoch, job),
             CommitRecord::StoreFence { table, epoch, job } => self.store_fence(table, epoch, job),
             CommitRecord::EndFlush { table, intent, places } => self.end_flush(table, &intent, places),
@@ -93,7 +94,8 @@ impl Writer {
         let _ = request.reply.send(outcome);
     }
 
-    fn change_catalog(&mut self, change: &CatalogChange) -> Result<Outcome, EngineError> {
+    /// The audit log's entry is in the change's own batch: neither is ever there without the other.
+    fn change_catalog(&mut self, change: &CatalogChange, recorded: Vec<AccessChange>) -> Result<Outcome, EngineError> {
         if let CatalogChange::AlterTable { table, validated: Some(validated) } = change
             && self.table(table.id)?.last_written > *validated
             && !planted(Plant::AlterTrustsItsLook)
@@ -105,6 +107,7 @@ impl Writer {
         catalog::stage(&self.shared.hot, &mut batch, &applied.catalog, &applied.effects);
         self.stage_dropped(&mut batch, &applied.effects);
         self.stage_access_of(&mut batch, &applied.effects);
+        self.stage_recorded(&mut batch, recorded);
         crash_point!("catalog.staged");
         self.write(batch, self.sync);
         crash_point!("catalog.written");

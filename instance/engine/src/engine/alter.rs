@@ -29,10 +29,23 @@ impl Engine {
     /// Makes the table's next version. [`EngineError::Stale`] where `table` is not the newest one; [`EngineError::Contradicted`] where a
     /// row does not hold to the change. `now_ms`: milliseconds since the Unix epoch.
     pub async fn alter_table(&self, table: &Arc<Table>, change: &TableChange, now_ms: i64) -> Result<(), EngineError> {
+        self.alter_table_by(table, change, now_ms, |change| self.change_catalog(change)).await
+    }
+
+    /// The same, by a commit of the caller's: all before it can be given up at any moment.
+    pub async fn alter_table_by<F>(
+        &self,
+        table: &Arc<Table>,
+        change: &TableChange,
+        now_ms: i64,
+        commit: impl Fn(CatalogChange) -> F,
+    ) -> Result<(), EngineError>
+    where
+        F: Future<Output = Result<(), EngineError>>,
+    {
         let catalog = self.catalog();
         let Altered { table: next, rules } = evolution::alter(table, catalog.versions_of(table.id), change, now_ms)?;
-        let commit =
-            |validated| self.change_catalog(CatalogChange::AlterTable { table: Box::new(next.clone()), validated });
+        let commit = |validated| commit(CatalogChange::AlterTable { table: Box::new(next.clone()), validated });
         if rules.is_empty() {
             return commit(None).await;
         }

@@ -10,13 +10,13 @@ use crate::schema::Table;
 use crate::storage::{LOCAL_STORAGE, Placement, Storage, TableStorage};
 
 impl Engine {
-    /// Creates a storage, once it has proven that two owners can't overwrite each other there.
-    pub async fn create_storage(&self, storage: Storage) -> Result<(), EngineError> {
+    /// The change that creates a storage, once that has proven that two owners can't overwrite each other there.
+    pub async fn creation_of_storage(&self, storage: Storage) -> Result<CatalogChange, EngineError> {
         if self.catalog().storages.contains_key(&storage.id) || storage.id == LOCAL_STORAGE {
             return Err(EngineError::AlreadyExists { what: "storage", name: storage.id });
         }
         self.inner.cold.routes().store(&storage.placement())?.prove_conditional_put().await?;
-        self.change_catalog(CatalogChange::PutStorage(Box::new(storage))).await
+        Ok(CatalogChange::PutStorage(Box::new(storage)))
     }
 
     /// Whether a storage can be used.

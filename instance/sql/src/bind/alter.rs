@@ -6,6 +6,7 @@ use kalamdb_engine::schema::{Column, Table};
 use kalamdb_engine::value::Value;
 
 use super::names::fold;
+use super::table::BoundColumn;
 use super::{sql_type, table};
 use crate::parse::AlterAction;
 use crate::{ErrorCode, SqlError};
@@ -62,7 +63,7 @@ pub fn bind(
 }
 
 fn bind_column(definition: &ColumnDef, altered: &Table) -> Result<Column, SqlError> {
-    let (column, is_key) = table::bind_column(definition, altered.next_column_id)?;
+    let BoundColumn { column, is_key, .. } = table::bind_column(definition, altered.next_column_id)?;
     if is_key {
         let text = format!(
             "column '{}': the PRIMARY KEY of table '{}' is fixed; create a table with the key that is wanted, and copy the rows",

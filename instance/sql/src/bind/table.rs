@@ -26,14 +26,17 @@ pub fn bind(written: &CreateTable, name: TableName, storages: &Storages, now_ms:
     check_new_name("table", &name.name)?;
     let options = Options::bind(written, storages)?;
     let mut columns = Vec::with_capacity(written.columns.len());
-    let mut inline_key = Vec::new();
+    let (mut inline_key, mut nulls) = (Vec::new(), Vec::new());
     for (place, definition) in written.columns.iter().enumerate() {
-        let (column, is_key) = bind_column(definition, ColumnId(place as u32 + 1))?;
+        let BoundColumn { column, is_key, is_null } = bind_column(definition, ColumnId(place as u32 + 1))?;
         if columns.iter().any(|other: &Column| other.name == column.name) {
             return Err(invalid(format!("column '{}' is defined twice", column.name)));
         }
         if is_key {
             inline_key.push(column.id);
+        }
+        if is_null {
+            nulls.push(column.id);
         }
         columns.push(column);
     }
@@ -42,6 +45,9 @@ pub fn bind(written: &CreateTable, name: TableName, storages: &Storages, now_ms:
     }
     let key = written.primary_key.as_deref();
     let primary_key = bind_key((&name, options.kind), &mut columns, inline_key, key)?;
+    if let Some(column) = columns.iter().find(|column| primary_key.contains(&column.id) && nulls.contains(&column.id)) {
+        return Err(invalid(format!("column '{}' is in the PRIMARY KEY and can't be NULL", column.name)));
+    }
     Ok(Table {
         id: TableId(0),
         uuid: Uuid::new_v4(),
@@ -101,28 +107,44 @@ fn bind_key(
     Ok(key)
 }
 
-/// The column, and whether it is the key.
-pub(super) fn bind_column(definition: &ColumnDef, id: ColumnId) -> Result<(Column, bool), SqlError> {
+/// A column as it was written.
+pub(super) struct BoundColumn {
+    pub(super) column: Column,
+    /// Whether it is the key.
+    pub(super) is_key: bool,
+    /// Whether it says NULL.
+    is_null: bool,
+}
+
+/// Each of its modifiers may be said once, for of two that differ nobody knows which is meant.
+pub(super) fn bind_column(definition: &ColumnDef, id: ColumnId) -> Result<BoundColumn, SqlError> {
     let name = fold(&definition.name);
     if name.starts_with('_') {
         return Err(invalid(format!("column '{name}': names that begin with '_' are kept by the database")));
     }
     let mut column = Column::new(id, name, sql_type::bind(&definition.data_type)?);
-    let mut is_key = false;
+    let (mut nullable, mut is_key) = (None, false);
     for option in &definition.options {
-        match &option.option {
-            ColumnOption::Null => column.nullable = true,
-            ColumnOption::NotNull => column.nullable = false,
-            ColumnOption::PrimaryKey(_) => is_key = true,
-            ColumnOption::Default(expr) => column.default = Some(bind_default(expr, &column)?),
+        let (what, is_said_before) = match &option.option {
+            ColumnOption::Null => ("NULL or NOT NULL", nullable.replace(true).is_some()),
+            ColumnOption::NotNull => ("NULL or NOT NULL", nullable.replace(false).is_some()),
+            ColumnOption::PrimaryKey(_) => ("PRIMARY KEY", std::mem::replace(&mut is_key, true)),
+            ColumnOption::Default(expr) => {
+                let default = bind_default(expr, &column)?;
+                ("a DEFAULT", column.default.replace(default).is_some())
+            }
             ColumnOption::DialectSpecific(tokens) if is_auto_increment(tokens) => {
-                column.default = Some(DefaultValue::SnowflakeId);
+                ("a DEFAULT", column.default.replace(DefaultValue::SnowflakeId).is_some())
             }
             other => return Err(SqlError::not_available(format!("'{other}' of column '{}'", column.name))),
+        };
+        if is_said_before {
+            return Err(invalid(format!("column '{}' says {what} twice", column.name)));
         }
     }
+    column.nullable = nullable.unwrap_or(column.nullable);
     check_default(&column)?;
-    Ok((column, is_key))
+    Ok(BoundColumn { column, is_key, is_null: nullable == Some(true) })
 }
 
 fn is_auto_increment(tokens: &[Token]) -> bool {
@@ -334,6 +356,15 @@ mod tests {
             ),
             ("CREATE STREAM TABLE a.b (id INT) WITH (TTL_SECONDS = 5, DELETED_RETENTION_HOURS = 2)", "not for STREAM"),
             ("CREATE TABLE a.b (id INT DEFAULT 'x' PRIMARY KEY)", "'x' is not a number"),
+            ("CREATE TABLE a.b (id INT PRIMARY KEY, v INT DEFAULT 1 DEFAULT 2)", "'v' says a DEFAULT twice"),
+            ("CREATE TABLE a.b (id BIGINT AUTO_INCREMENT DEFAULT 1 PRIMARY KEY)", "'id' says a DEFAULT twice"),
+            ("CREATE TABLE a.b (id INT PRIMARY KEY, v INT NOT NULL NULL)", "'v' says NULL or NOT NULL twice"),
+            ("CREATE TABLE a.b (id INT NULL PRIMARY KEY)", "'id' is in the PRIMARY KEY and can't be NULL"),
+            ("CREATE TABLE a.b (id INT NULL, PRIMARY KEY (id))", "'id' is in the PRIMARY KEY and can't be NULL"),
+            (
+                "CREATE TABLE a.b (id INT PRIMARY KEY) WITH (ACCESS_LEVEL = PUBLIC, access_level = DBA)",
+                "the option 'access_level' is given twice at Line: 1, Column: 68",
+            ),
             ("CREATE USER TABLE a.b (id INT PRIMARY KEY) WITH (ACCESS_LEVEL = PUBLIC)", "ACCESS_LEVEL"),
         ] {
             let error = created(sql).expect_err(sql);

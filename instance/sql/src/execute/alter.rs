@@ -14,7 +14,8 @@ impl Statements {
     pub(super) async fn alter_table(&self, written: &AlterTable, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         let name = names::table_name(&written.name, scope.namespace)?;
         let begun = now();
-        self.starting_over(&format!("others altered table '{name}'"), || self.alter_once(written, &name, begun)).await
+        self.starting_over(&format!("others altered table '{name}'"), || self.alter_once(written, &name, begun, scope))
+            .await
     }
 
     async fn alter_once(
@@ -22,6 +23,7 @@ impl Statements {
         written: &AlterTable,
         name: &TableName,
         begun: DateTime<Utc>,
+        scope: &Scope<'_>,
     ) -> Result<Outcome, SqlError> {
         let catalog = self.engine.catalog();
         let Some(table) = catalog.tables.get(name) else {
@@ -41,7 +43,8 @@ impl Statements {
             _ => {}
         }
         let change = alter::bind(&written.action, table, |column| self.default_of(column, begun))?;
-        self.engine.alter_table(table, &change, begun.timestamp_millis()).await?;
+        let commit = |change| self.change_catalog(change, scope);
+        self.engine.alter_table_by(table, &change, begun.timestamp_millis(), commit).await?;
         Ok(Outcome::done(format!("Table '{name}' altered")))
     }
 }

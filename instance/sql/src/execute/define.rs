@@ -10,16 +10,18 @@ use crate::bind::names::{self, DEFAULT_NAMESPACE, INFORMATION_SCHEMA, SYSTEM};
 use crate::bind::table;
 use crate::config::DropNamespace;
 use crate::parse::{CreateTable, Statement};
-use crate::{ErrorCode, SqlError};
+use crate::{ErrorCode, SqlError, authorize};
 
 impl Statements {
     pub(crate) async fn define(&self, statement: &Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         match statement {
-            Statement::CreateNamespace { name, if_not_exists } => self.create_namespace(name, *if_not_exists).await,
-            Statement::DropNamespace { name, if_exists, cascade } => {
-                self.drop_namespace(name, *if_exists, *cascade).await
+            Statement::CreateNamespace { name, if_not_exists } => {
+                self.create_namespace(name, *if_not_exists, scope).await
             }
-            Statement::AlterNamespace { name, options } => self.alter_namespace(name, options).await,
+            Statement::DropNamespace { name, if_exists, cascade } => {
+                self.drop_namespace(name, *if_exists, *cascade, scope).await
+            }
+            Statement::AlterNamespace { name, options } => self.alter_namespace(name, options, scope).await,
             Statement::Use(name) => self.use_namespace(name),
             Statement::CreateTable(table) => self.create_table(table, scope).await,
             Statement::AlterTable(table) => self.alter_table(table, scope).await,
@@ -28,12 +30,17 @@ impl Statements {
         }
     }
 
-    async fn create_namespace(&self, name: &Ident, if_not_exists: bool) -> Result<Outcome, SqlError> {
+    async fn create_namespace(
+        &self,
+        name: &Ident,
+        if_not_exists: bool,
+        scope: &Scope<'_>,
+    ) -> Result<Outcome, SqlError> {
         let name = names::fold(name);
         names::check_new_namespace(&name)?;
         let namespace =
             Namespace { name: name.clone(), options: Default::default(), created_at: now().timestamp_millis() };
-        match self.engine.change_catalog(CatalogChange::CreateNamespace(namespace)).await.map_err(SqlError::from) {
+        match self.change_catalog(CatalogChange::CreateNamespace(namespace), scope).await.map_err(SqlError::from) {
             Err(error) if error.code == ErrorCode::AlreadyExists && if_not_exists => {
                 Ok(Outcome::done(format!("Namespace '{name}' exists already")))
             }
@@ -41,7 +48,13 @@ impl Statements {
         }
     }
 
-    async fn drop_namespace(&self, name: &Ident, if_exists: bool, cascade: bool) -> Result<Outcome, SqlError> {
+    async fn drop_namespace(
+        &self,
+        name: &Ident,
+        if_exists: bool,
+        cascade: bool,
+        scope: &Scope<'_>,
+    ) -> Result<Outcome, SqlError> {
         let name = names::fold(name);
         if name == DEFAULT_NAMESPACE {
             return Err(SqlError::new(ErrorCode::InvalidValue, "the namespace 'default' can't be dropped"));
@@ -49,19 +62,35 @@ impl Statements {
         if if_exists && !self.engine.catalog().namespaces.contains_key(&name) {
             return Ok(Outcome::done(format!("Namespace '{name}' does not exist")));
         }
-        names::check_namespace(&self.engine.catalog(), &name)?;
         let cascade = cascade || self.config.drop_namespace == DropNamespace::Cascade;
-        self.engine.change_catalog(CatalogChange::DropNamespace { name: name.clone(), cascade }).await?;
+        let reason = format!("others made or altered tables of namespace '{name}'");
+        self.starting_over(&reason, || self.drop_namespace_once(&name, cascade, scope)).await?;
         Ok(Outcome::done(format!("Namespace '{name}' dropped")))
     }
 
-    async fn alter_namespace(&self, name: &Ident, options: &[(Ident, String)]) -> Result<Outcome, SqlError> {
+    async fn drop_namespace_once(&self, name: &str, cascade: bool, scope: &Scope<'_>) -> Result<(), SqlError> {
+        let catalog = self.engine.catalog();
+        names::check_namespace(&catalog, name)?;
+        let cascade = match cascade {
+            true => Some(authorize::dropped_by_cascade(&catalog, name, scope.identity)?),
+            false => None,
+        };
+        let change = CatalogChange::DropNamespace { name: name.to_owned(), cascade };
+        Ok(self.change_catalog(change, scope).await?)
+    }
+
+    async fn alter_namespace(
+        &self,
+        name: &Ident,
+        options: &[(Ident, String)],
+        scope: &Scope<'_>,
+    ) -> Result<Outcome, SqlError> {
         let name = names::fold(name);
         let catalog = self.engine.catalog();
         names::check_namespace(&catalog, &name)?;
         let mut namespace = catalog.namespaces[&name].as_ref().clone();
         namespace.options.extend(options.iter().map(|(option, value)| (names::fold(option), value.clone())));
-        self.engine.change_catalog(CatalogChange::AlterNamespace(namespace)).await?;
+        self.change_catalog(CatalogChange::AlterNamespace(namespace), scope).await?;
         Ok(Outcome::done(format!("Namespace '{name}' altered")))
     }
 
@@ -78,7 +107,7 @@ impl Statements {
         let name = names::table_name(&written.name, scope.namespace)?;
         names::check_namespace(&self.engine.catalog(), &name.namespace)?;
         let table = table::bind(written, name.clone(), &self.engine.catalog().storages, now().timestamp_millis())?;
-        match self.engine.change_catalog(CatalogChange::CreateTable(Box::new(table))).await.map_err(SqlError::from) {
+        match self.change_catalog(CatalogChange::CreateTable(Box::new(table)), scope).await.map_err(SqlError::from) {
             Err(error) if error.code == ErrorCode::AlreadyExists && written.if_not_exists => {
                 Ok(Outcome::done(format!("Table '{name}' was created before")))
             }
@@ -103,7 +132,7 @@ impl Statements {
             };
         };
         check_kind(table, kind)?;
-        self.engine.change_catalog(CatalogChange::DropTable { name: name.clone(), id: table.id }).await?;
+        self.change_catalog(CatalogChange::DropTable { name: name.clone(), id: table.id }, scope).await?;
         Ok(Outcome::done(format!("Table '{name}' dropped")))
     }
 }

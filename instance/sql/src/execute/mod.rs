@@ -2,6 +2,7 @@
 
 mod alter;
 mod assigned;
+mod catalog;
 mod change;
 mod define;
 mod expression;
@@ -22,12 +23,14 @@ pub(crate) use query::{flags, result_columns};
 use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
 use kalamdb_engine::Transaction;
+use kalamdb_engine::access::AccessChange;
 use kalamdb_engine::schema::UserId;
 use serde_json::Value as Json;
 
 use crate::Identity;
 use crate::bind::literal::Parameters;
 use crate::database::Statements;
+use crate::running::Ticket;
 
 /// What a statement runs within.
 #[derive(Clone, Copy)]
@@ -46,6 +49,10 @@ pub struct Scope<'a> {
     pub impersonated: bool,
     /// Where live queries are subscribed to.
     pub ws_url: &'a str,
+    /// The statement's place among those that run; none of what is not stopped by name.
+    pub ticket: Option<&'a Ticket>,
+    /// What the audit log is told of the statement.
+    pub audited: Option<&'a AccessChange>,
 }
 
 /// What a statement answers.

@@ -7,14 +7,18 @@ use kalamdb_engine::storage::{LOCAL_STORAGE, Storage};
 use kalamdb_engine::value::Value;
 
 use super::show::rows_of;
-use super::{Outcome, Statements, now};
+use super::{Outcome, Scope, Statements, now};
 use crate::bind::{names, storage};
 use crate::parse::{Statement, StorageChange};
 use crate::relations::View;
 use crate::{ErrorCode, SqlError};
 
 impl Statements {
-    pub(crate) async fn storage_statement(&self, statement: &Statement) -> Result<Outcome, SqlError> {
+    pub(crate) async fn storage_statement(
+        &self,
+        statement: &Statement,
+        scope: &Scope<'_>,
+    ) -> Result<Outcome, SqlError> {
         match statement {
             Statement::CreateStorage(written) => {
                 let made = storage::bind(written, now().timestamp_millis())?;
@@ -22,17 +26,18 @@ impl Statements {
                 if written.if_not_exists && self.engine.catalog().storages.contains_key(&id) {
                     return Ok(Outcome::done(format!("Storage '{id}' exists already")));
                 }
-                self.engine.create_storage(made).await?;
+                let creation = self.engine.creation_of_storage(made).await?;
+                self.change_catalog(creation, scope).await?;
                 Ok(Outcome::done(format!("Storage '{id}' created")))
             }
-            Statement::AlterStorage { id, change } => self.alter_storage(&names::fold(id), change).await,
-            Statement::DropStorage { id, if_exists } => self.drop_storage(&names::fold(id), *if_exists).await,
+            Statement::AlterStorage { id, change } => self.alter_storage(&names::fold(id), change, scope).await,
+            Statement::DropStorage { id, if_exists } => self.drop_storage(&names::fold(id), *if_exists, scope).await,
             Statement::CheckStorage { id, extended } => self.check_storage(id, *extended).await,
             other => Err(SqlError::new(ErrorCode::Internal, format!("{other:?} is not about storages"))),
         }
     }
 
-    async fn alter_storage(&self, id: &str, change: &StorageChange) -> Result<Outcome, SqlError> {
+    async fn alter_storage(&self, id: &str, change: &StorageChange, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         let catalog = self.engine.catalog();
         let known = catalog.storages.get(id).ok_or_else(|| unknown(id))?;
         let mut altered = Storage { updated_at: now().timestamp_millis(), ..Storage::clone(known) };
@@ -40,11 +45,11 @@ impl Statements {
             StorageChange::Name(name) => altered.name.clone_from(name),
             StorageChange::Description(text) => altered.description = Some(text.clone()),
         }
-        self.engine.change_catalog(CatalogChange::PutStorage(Box::new(altered))).await?;
+        self.change_catalog(CatalogChange::PutStorage(Box::new(altered)), scope).await?;
         Ok(Outcome::done(format!("Storage '{id}' altered")))
     }
 
-    async fn drop_storage(&self, id: &str, if_exists: bool) -> Result<Outcome, SqlError> {
+    async fn drop_storage(&self, id: &str, if_exists: bool, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         if !self.engine.catalog().storages.contains_key(id) {
             return if if_exists {
                 Ok(Outcome::done(format!("Storage '{id}' does not exist")))
@@ -52,7 +57,7 @@ impl Statements {
                 Err(unknown(id))
             };
         }
-        self.engine.change_catalog(CatalogChange::DropStorage(id.to_owned())).await?;
+        self.change_catalog(CatalogChange::DropStorage(id.to_owned()), scope).await?;
         Ok(Outcome::done(format!("Storage '{id}' dropped")))
     }
 

@@ -22,10 +22,10 @@ impl Statements {
                 if *if_not_exists && self.engine.catalog().users.contains_key(&id) {
                     return Ok(Outcome::done(format!("User '{id}' exists already")));
                 }
-                self.create_user(id, log_in, role, email.clone(), scope.identity).await
+                self.create_user(id, log_in, role, email.clone(), scope).await
             }
-            Statement::AlterUser { name, change } => self.alter_user(name, change, scope.identity).await,
-            Statement::DropUser { name, if_exists } => self.drop_user(name, *if_exists, scope.identity).await,
+            Statement::AlterUser { name, change } => self.alter_user(name, change, scope).await,
+            Statement::DropUser { name, if_exists } => self.drop_user(name, *if_exists, scope).await,
             other => Err(SqlError::new(ErrorCode::Internal, format!("{other:?} is not about users"))),
         }
     }
@@ -36,10 +36,10 @@ impl Statements {
         log_in: &LogIn,
         role: Role,
         email: Option<String>,
-        by: &Identity,
+        scope: &Scope<'_>,
     ) -> Result<Outcome, SqlError> {
         check_user_name(&id)?;
-        check_not_above(by, role)?;
+        check_not_above(scope.identity, role)?;
         if self.engine.catalog().users.contains_key(&id) {
             return Err(SqlError::new(ErrorCode::AlreadyExists, format!("user '{id}' already exists")));
         }
@@ -50,11 +50,12 @@ impl Statements {
         };
         let created_at = now().timestamp_millis();
         let user = User { id: id.clone(), role, email, credentials, created_at, updated_at: created_at };
-        self.engine.change_catalog(CatalogChange::PutUser(user)).await?;
+        self.change_catalog(CatalogChange::PutUser(user), scope).await?;
         Ok(Outcome::done(format!("User '{id}' created")))
     }
 
-    async fn alter_user(&self, name: &Ident, change: &UserChange, by: &Identity) -> Result<Outcome, SqlError> {
+    async fn alter_user(&self, name: &Ident, change: &UserChange, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
+        let by = scope.identity;
         let id = UserId::from(names::fold(name).as_str());
         let mut user = self.known_user(&id)?;
         if id != by.user {
@@ -72,11 +73,11 @@ impl Statements {
             }
         }
         user.updated_at = now().timestamp_millis();
-        self.engine.change_catalog(CatalogChange::PutUser(user)).await?;
+        self.change_catalog(CatalogChange::PutUser(user), scope).await?;
         Ok(Outcome::done(format!("User '{id}' altered")))
     }
 
-    async fn drop_user(&self, name: &Ident, if_exists: bool, by: &Identity) -> Result<Outcome, SqlError> {
+    async fn drop_user(&self, name: &Ident, if_exists: bool, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
         let id = UserId::from(names::fold(name).as_str());
         if id.as_str() == ROOT {
             return Err(SqlError::new(ErrorCode::InvalidValue, "the user 'root' can't be dropped"));
@@ -87,8 +88,8 @@ impl Statements {
             }
             found => found?,
         };
-        check_not_above(by, user.role)?;
-        self.engine.change_catalog(CatalogChange::DropUser(id.clone())).await?;
+        check_not_above(scope.identity, user.role)?;
+        self.change_catalog(CatalogChange::DropUser(id.clone()), scope).await?;
         Ok(Outcome::done(format!("User '{id}' dropped")))
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::util::display::array_value_to_string;
 use datafusion::sql::sqlparser::ast;
 use kalamdb_engine::engine::LookUp;
 use kalamdb_engine::hot::Key;
@@ -11,7 +12,7 @@ use kalamdb_engine::value::{Row, Value};
 use super::{Outcome, Statements};
 use crate::bind::value;
 use crate::relations::Relations;
-use crate::{ErrorCode, SqlError};
+use crate::{ErrorCode, SqlError, rows};
 
 /// A statement that writes rows.
 #[derive(Clone, Copy)]
@@ -76,13 +77,16 @@ pub(crate) fn duplicate_key(table: &Table, row: &Row) -> SqlError {
 
 /// `1, 'x'`.
 pub(super) fn shown_key(table: &Table, row: &Row) -> String {
+    let as_arrow = |place: usize| {
+        let array = rows::array_of(table.columns[place].sql_type, [&row[place]].into_iter()).ok()?;
+        array_value_to_string(&array, 0).ok()
+    };
     let shown = |place: usize| match &row[place] {
         Value::Text(text) => format!("'{text}'"),
-        Value::SmallInt(number) => number.to_string(),
-        Value::Int(number) => number.to_string(),
-        Value::BigInt(number) => number.to_string(),
-        Value::Boolean(value) => value.to_string(),
-        other => format!("{other:?}"),
+        Value::Uuid(id) => format!("'{id}'"),
+        Value::Bytes(bytes) => format!("X'{}'", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+        Value::Timestamp(_) | Value::Date(_) | Value::Time(_) => format!("'{}'", as_arrow(place).unwrap_or_default()),
+        _ => as_arrow(place).unwrap_or_default(),
     };
     let key: Vec<String> = table.key_positions().into_iter().map(shown).collect();
     key.join(", ")

@@ -251,6 +251,8 @@ impl Load<'_> {
             transaction: None,
             impersonated: false,
             ws_url: "",
+            ticket: None,
+            audited: None,
         };
         let ended = self.statements.load_batch(&self.table, &batch, self.on_taken, &scope).await?;
         self.count(batch.len(), ended);

@@ -1,8 +1,10 @@
 //! KalamDB's own statements, as a grammar on `sqlparser`'s tokens.
 
+use std::collections::BTreeSet;
+
 use datafusion::sql::sqlparser::ast::{self, Ident};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{Location, Token};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 use kalamdb_engine::schema::TableKind;
 
 use super::{Show, Statement};
@@ -35,7 +37,13 @@ impl<'a> Grammar<'a> {
         if let Some(statement) = self.own_statement()? {
             return Ok(statement);
         }
-        match self.parser.parse_statement()? {
+        if self.peek_words(&["KILL"]) {
+            let found = self.parser.peek_nth_token(1);
+            return Ok(self.parser.expected("QUERY or JOB behind KILL", found)?);
+        }
+        let (first, second) = (self.parser.peek_token(), self.parser.peek_nth_token(1));
+        let parsed = self.parser.parse_statement();
+        match parsed.map_err(|error| of_definitions(error, &first.token, &second))? {
             ast::Statement::Insert(insert) => Ok(Statement::Insert(Box::new(insert))),
             ast::Statement::Update(update) => Ok(Statement::Update(Box::new(update))),
             ast::Statement::Delete(delete) => Ok(Statement::Delete(Box::new(delete))),
@@ -167,11 +175,16 @@ impl<'a> Grammar<'a> {
         Ok(None)
     }
 
-    /// `(k = v, …)`, values bare or quoted.
+    /// `(k = v, …)`, values bare or quoted, each name once in whatever case.
     pub(super) fn options(&mut self) -> Result<Vec<(Ident, String)>, ParserError> {
         self.parser.expect_token(&Token::LParen)?;
+        let mut names = BTreeSet::new();
         let options = self.parser.parse_comma_separated(|parser| {
             let name = parser.parse_identifier()?;
+            if !names.insert(name.value.to_lowercase()) {
+                let text = format!("the option '{}' is given twice{}", name.value, name.span.start);
+                return Err(ParserError::ParserError(text));
+            }
             parser.expect_token(&Token::Eq)?;
             let value = match parser.next_token() {
                 token if matches!(token.token, Token::Number(..)) => token.token.to_string(),
@@ -209,7 +222,11 @@ impl<'a> Grammar<'a> {
     }
 
     fn peek_words(&self, words: &[&str]) -> bool {
-        words.iter().enumerate().all(|(at, word)| self.peek_word(at, word))
+        self.peek_words_at(0, words)
+    }
+
+    pub(super) fn peek_words_at(&self, from: usize, words: &[&str]) -> bool {
+        words.iter().enumerate().all(|(at, word)| self.peek_word(from + at, word))
     }
 
     fn peek_word(&self, at: usize, word: &str) -> bool {
@@ -217,6 +234,22 @@ impl<'a> Grammar<'a> {
             Token::Word(found) => found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word),
             _ => false,
         }
+    }
+}
+
+/// The parser knows other things to CREATE, ALTER and DROP than there are.
+fn of_definitions(error: ParserError, first: &Token, second: &TokenWithSpan) -> ParserError {
+    const KNOWN: [(&str, &str); 3] = [
+        ("CREATE", "NAMESPACE, [USER|SHARED|STREAM] TABLE, USER or STORAGE behind CREATE"),
+        ("ALTER", "NAMESPACE, [USER|SHARED|STREAM] TABLE, USER or STORAGE behind ALTER"),
+        ("DROP", "NAMESPACE, [USER|SHARED|STREAM] TABLE, USER or STORAGE behind DROP"),
+    ];
+    let found = format!("found: {second}{}", second.span.start);
+    match (&error, KNOWN.into_iter().find(|(word, _)| first.to_string().eq_ignore_ascii_case(word))) {
+        (ParserError::ParserError(text), Some((_, known))) if text.ends_with(&found) => {
+            ParserError::ParserError(format!("Expected: {known}, {found}"))
+        }
+        _ => error,
     }
 }
 
@@ -270,6 +303,27 @@ mod tests {
             let error = parse_batch(sql).unwrap_err();
             assert!(error.message.contains(at), "{sql}: {error}");
         }
+        for (sql, expected) in [
+            ("DROP THING t", "STREAM] TABLE, USER or STORAGE behind DROP, found: THING at Line: 1, Column: 6"),
+            (
+                "ALTER THING t",
+                "Expected: NAMESPACE, [USER|SHARED|STREAM] TABLE, USER or STORAGE behind ALTER, found: THING at",
+            ),
+            ("create thing t", "USER or STORAGE behind CREATE, found: thing at Line: 1, Column: 8"),
+            ("KILL 5", "Expected: QUERY or JOB behind KILL, found: 5 at Line: 1, Column: 6"),
+            ("KILL QUERY 5", "Expected: literal string, found: 5"),
+            (
+                "CREATE TABLE t (id INT PRIMARY KEY,\n  FOREIGN KEY (b) REFERENCES u (c))",
+                "Expected: a column or PRIMARY KEY (…), which is a table's only constraint, found: FOREIGN at Line: 2, Column: 3",
+            ),
+            ("CREATE TABLE t (id INT, CONSTRAINT pk PRIMARY KEY (id))", "found: CONSTRAINT at Line: 1, Column: 25"),
+            ("CREATE TABLE t (id INT PRIMARY KEY, UNIQUE (id))", "found: UNIQUE at Line: 1, Column: 37"),
+            ("CREATE TABLE t (id INT PRIMARY KEY, CHECK (id > 1))", "found: CHECK at Line: 1, Column: 37"),
+            ("ALTER NAMESPACE n SET OPTIONS (a = 1, A = 2)", "the option 'A' is given twice at Line: 1, Column: 39"),
+        ] {
+            let error = parse_batch(sql).unwrap_err();
+            assert!(error.message.contains(expected), "{sql}: {error}");
+        }
         let error = parse_batch("ALTER TABLE t ALTER COLUMN c SET COLOUR").unwrap_err();
         assert!(error.message.contains("Expected: SET or DROP with NOT NULL or DEFAULT"), "{error}");
     }
@@ -298,6 +352,7 @@ mod tests {
             "SELECT timestamp, key, value, type, data, role, events FROM kill",
             "CREATE TABLE events (timestamp TIMESTAMP PRIMARY KEY, key TEXT, value INT, type TEXT, data JSON, role TEXT)",
             "SELECT data ->> 'a', data -> 'b' -> 0, data ? 'c' FROM events",
+            "CREATE TABLE t (constraint INT PRIMARY KEY, check INT, unique INT, foreign INT)",
             "SELECT begin, work FROM transaction",
             "BEGIN WORK; COMMIT TRANSACTION; START TRANSACTION; END; BEGIN; ROLLBACK",
         ] {

@@ -22,6 +22,9 @@ impl Grammar<'_> {
                 self.parser.expect_token(&Token::LParen)?;
                 primary_key = Some(self.parser.parse_comma_separated(Parser::parse_identifier)?);
                 self.parser.expect_token(&Token::RParen)?;
+            } else if self.peeks_constraint() {
+                let found = self.parser.peek_token();
+                return self.parser.expected("a column or PRIMARY KEY (…), which is a table's only constraint", found);
             } else {
                 columns.push(self.parser.parse_column_def()?);
             }
@@ -32,5 +35,15 @@ impl Grammar<'_> {
         self.parser.expect_token(&Token::RParen)?;
         let options = if self.words(&["WITH"]) { self.options()? } else { Vec::new() };
         Ok(CreateTable { kind, if_not_exists, name, columns, primary_key, options })
+    }
+
+    /// Whether a constraint comes next that tables do not have. Its words are names of columns elsewhere.
+    fn peeks_constraint(&self) -> bool {
+        const UNNAMED: [&[&str]; 4] = [&["PRIMARY", "KEY"], &["FOREIGN", "KEY"], &["UNIQUE"], &["CHECK"]];
+        let begins_at = |at: usize| {
+            let has_list = |words: &[&str]| self.parser.peek_nth_token_ref(at + words.len()).token == Token::LParen;
+            UNNAMED.iter().any(|words| self.peek_words_at(at, words) && has_list(words))
+        };
+        begins_at(0) || (self.peek_words_at(0, &["CONSTRAINT"]) && begins_at(2))
     }
 }

@@ -56,16 +56,22 @@ fn not_within(statement: &Statement) -> Option<String> {
         | Statement::Commit
         | Statement::Rollback => return None,
         Statement::Subscribe(_) => "SUBSCRIBE",
-        Statement::KillJob(_) => "KILL",
+        Statement::KillJob(_) | Statement::KillQuery(_) => "KILL",
         Statement::CreateStorage(_)
         | Statement::AlterStorage { .. }
         | Statement::DropStorage { .. }
         | Statement::CheckStorage { .. } => "a statement about storages",
         Statement::FlushTable(_) | Statement::FlushAll(_) => "STORAGE FLUSH",
+        Statement::CompactTable(_) | Statement::CompactAll(_) => "STORAGE COMPACT",
         Statement::CreateUser { .. } | Statement::AlterUser { .. } | Statement::DropUser { .. } => {
             "a statement about users"
         }
-        _ => "DDL",
+        Statement::CreateNamespace { .. }
+        | Statement::AlterNamespace { .. }
+        | Statement::DropNamespace { .. }
+        | Statement::CreateTable(_)
+        | Statement::AlterTable(_)
+        | Statement::DropTable { .. } => "DDL",
     };
     Some(format!("{what} can't be part of a transaction: run it before BEGIN or after COMMIT"))
 }
@@ -119,6 +125,8 @@ mod tests {
         check("BEGIN; CREATE TABLE t (id INT PRIMARY KEY); COMMIT", Err("Statement 2 failed: DDL can't be part"));
         check("BEGIN; DROP NAMESPACE n; COMMIT", Err("DDL can't be part"));
         check("BEGIN; STORAGE FLUSH ALL; COMMIT", Err("STORAGE FLUSH can't be part"));
+        check("BEGIN; STORAGE COMPACT TABLE t; COMMIT", Err("STORAGE COMPACT can't be part"));
+        check("BEGIN; KILL QUERY 'x'; COMMIT", Err("KILL can't be part"));
         check("BEGIN; DROP USER u; COMMIT", Err("a statement about users can't be part"));
     }
 }

@@ -123,7 +123,7 @@ impl World {
         let config = EngineConfig { durability, ..config(dir.path()) };
         let (hot, committer) = start(&config, clock.clone()).await.unwrap();
         let made = table(kind, &[SqlType::BigInt, SqlType::BigInt], &[0]);
-        committer.catalog_change(CatalogChange::CreateTable(Box::new(made))).await.unwrap();
+        committer.catalog_change(CatalogChange::CreateTable(Box::new(made)), Vec::new()).await.unwrap();
         let table = committer.catalog().tables[&TableName::new("default", "t")].clone();
         let user = kind.is_per_user().then(|| "ann".into());
         Self { dir, clock, config, running: Some((hot, committer)), table, user, cold: FakeCold::default() }
