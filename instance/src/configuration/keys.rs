@@ -65,11 +65,18 @@ const fn key(section: &'static str, name: &'static str, default: &'static str, a
 }
 
 /// Every key, in the order of the reference.
-pub const KEYS: [Key; 84] = [
+pub const KEYS: [Key; 85] = [
     key("server", "host", "127.0.0.1", "The address to listen on."),
     key("server", "port", "8080", "The port to listen on; 0 takes a free one."),
     key("server", "body_bytes", "16777216", "Largest request body, in bytes; a larger one is answered with 413."),
-    key("server", "concurrent_statements", "64", "Requests that run SQL at the same time; more wait."),
+    key(
+        "server",
+        "concurrent_statements",
+        "64",
+        "Requests that run SQL at the same time, and as many streamed results and bulk loads that are open; more wait. `KILL` and queries of \
+         system tables alone do not wait for them.",
+    ),
+    key("server", "user_statements", "32", "Those of one user at the same time; more wait."),
     key(
         "server",
         "shutdown_seconds",
@@ -216,7 +223,12 @@ pub const KEYS: [Key; 84] = [
     key("sql", "query_memory_bytes", "268435456", "Memory of one query, in bytes; beyond it it spills to disk."),
     key("sql", "spill_bytes", "4294967296", "Disk that queries may spill onto, below `data.dir`, in bytes."),
     key("sql", "partitions", "2", "Partitions that one query runs in."),
-    key("sql", "statement_timeout_seconds", "60", "How long a statement may run, in seconds."),
+    key(
+        "sql",
+        "statement_timeout_seconds",
+        "60",
+        "How long a statement may run, and a client stay silent while it sends a request or takes a reply, in seconds.",
+    ),
     key("sql", "reply_bytes", "67108864", "Largest result of a statement, in bytes of memory."),
     key("sql", "write_rows", "100000", "Rows that one statement may write."),
     key("sql", "commit_attempts", "20", "How often a statement starts over when others wrote the same rows."),

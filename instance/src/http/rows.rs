@@ -1,7 +1,6 @@
 //! `POST /v1/api/tables/{namespace}/{table}/rows`: rows in bulk.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
@@ -52,9 +51,6 @@ pub async fn load(
     let request = match request(TableName::new(namespace, table), options, &headers) {
         Ok(request) => request,
         Err(error) => return reply::sql_error(begun, error),
-    };
-    let Ok(_turn) = Arc::clone(&state.shared.statements).acquire_owned().await else {
-        return unavailable("the database is stopping".into());
     };
     match serving.database.load(request, &identity, body.into_data_stream()).await {
         Ok(end) => report(begun, end),

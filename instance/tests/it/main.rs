@@ -32,4 +32,5 @@ mod storages;
 mod streams;
 mod suites;
 mod transactions;
+mod turns;
 mod types;

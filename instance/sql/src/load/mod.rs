@@ -27,6 +27,7 @@ use crate::database::Statements;
 use crate::execute::Scope;
 use crate::format::Format;
 use crate::running::Ticket;
+use crate::turns::{Lane, Turn};
 use crate::{Database, ErrorCode, Identity, SqlError};
 
 use batch::Ended;
@@ -145,11 +146,13 @@ impl Database {
         authorize::check_table(&catalog, &request.table, identity, Access::Write)?;
         let table = Arc::clone(names::table(&catalog, &request.table)?);
         let text = format!("load rows into {}", request.table);
+        let _open = statements.turns.open(Lane::Ordinary, &identity.user).await;
         let ticket = statements.running.begin(&text, &request.table.namespace, identity);
         let mut load = Load {
             statements,
             identity,
             ticket: &ticket,
+            turn: statements.turns.of(Lane::Ordinary, &identity.user),
             on_taken: request.on_taken,
             waiting: Vec::new(),
             report: LoadReport::default(),
@@ -165,6 +168,8 @@ struct Load<'a> {
     statements: &'a Arc<Statements>,
     identity: &'a Identity,
     ticket: &'a Ticket,
+    /// Held while a batch is written, and not while rows are waited for.
+    turn: Turn,
     table: Arc<Table>,
     on_taken: OnTaken,
     waiting: Vec<Given>,
@@ -252,7 +257,10 @@ impl Load<'_> {
             impersonated: false,
             ws_url: "",
         };
-        let ended = self.statements.load_batch(&self.table, &batch, self.on_taken, &scope).await?;
+        self.turn.resume().await;
+        let ended = self.statements.load_batch(&self.table, &batch, self.on_taken, &scope).await;
+        self.turn.pause();
+        let ended = ended?;
         self.count(batch.len(), ended);
         Ok(())
     }
