@@ -9,7 +9,7 @@
 //!
 //! [`cache`] holds what statements need not find out again, and [`prepared`] is how a plan serves many of them. [`stream`] and [`format`] give
 //! results of any size away in pieces, [`load`] takes rows in. [`running`] knows what runs now, [`turns`] how many may,
-//! [`memory`] what they may hold.
+//! [`memory`] and [`growth`] what they may hold.
 //!
 //! [`wildcard`], [`flag`], [`uuids`] and [`quantified`] put right what DataFusion would understand in another way; [`sql_types`] and [`lineage`]
 //! tell what a column of a result is.
@@ -28,6 +28,7 @@ pub mod execute;
 pub mod flag;
 pub mod format;
 pub mod functions;
+pub mod growth;
 pub mod lineage;
 pub mod load;
 pub mod memory;

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::execution::context::{SQLOptions, SessionContext};
-use datafusion::execution::memory_pool::TrackConsumersPool;
+use datafusion::execution::memory_pool::{MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast;
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 use crate::bind::literal::Parameters;
 use crate::bind::names::{CATALOG, DEFAULT_NAMESPACE};
 use crate::bind::sql_type::ColumnTypes;
+use crate::growth::{self, Account};
 use crate::memory::{QueryMemory, TotalMemory};
 use crate::parse::STACK_BYTES;
 use crate::relations::Relations;
@@ -30,6 +32,8 @@ const NAMED_CONSUMERS: usize = 3;
 
 /// A sort keeps at most one such part of a query's memory for merging.
 const SHARE_OF_MERGING: usize = 8;
+/// One call of a function adds at most such a part of a query's memory to what it was given.
+const SHARE_OF_CALL: usize = 4;
 
 /// Threads of queries for each processor: a batch that takes long to compute occupies one, and the system shares its time among all.
 const THREADS_FOR_A_PROCESSOR: usize = 4;
@@ -127,6 +131,7 @@ impl Planner {
         let state = SessionStateBuilder::new().with_config(session).with_runtime_env(runtime).with_default_features();
         let mut state = state.with_type_planner(Arc::new(ColumnTypes)).build();
         datafusion_functions_json::register_all(&mut state)?;
+        growth::bound(&mut state, config.query_memory_bytes / SHARE_OF_CALL)?;
         let context = SessionContext::new_with_state(state);
         functions::generators(engine).into_iter().for_each(|function| context.register_udf(function));
         let workers = Workers::new();
@@ -166,11 +171,17 @@ impl Planner {
 
     /// What a query of the session runs in: the shared runtime, with a share of the memory.
     pub fn task(&self, session: &SessionState) -> Arc<TaskContext> {
-        let pool = QueryMemory::new(self.query_memory, Arc::clone(&self.memory));
-        let consumers = NAMED_CONSUMERS.try_into().expect("it is not zero");
-        let memory_pool = Arc::new(TrackConsumersPool::new(pool, consumers));
+        let account = Account::of(session.config_options());
+        let memory_pool = account.map_or_else(|| self.share(), |account| Arc::clone(account.pool()));
         let runtime = RuntimeEnv { memory_pool, ..session.runtime_env().as_ref().clone() };
         Arc::new(TaskContext::from(session).with_runtime(Arc::new(runtime)))
+    }
+
+    /// The memory of one query.
+    fn share(&self) -> Arc<dyn MemoryPool> {
+        let pool = QueryMemory::new(self.query_memory, Arc::clone(&self.memory));
+        let consumers = NAMED_CONSUMERS.try_into().expect("it is not zero");
+        Arc::new(TrackConsumersPool::new(pool, consumers))
     }
 
     /// A session in which names mean these relations, read as of one snapshot.
@@ -178,7 +189,11 @@ impl Planner {
         use datafusion::execution::FunctionRegistry;
         let mut state = self.context.state();
         state.register_catalog_list(Arc::new(relations.clone()));
-        state.config_mut().options_mut().catalog.default_schema = namespace.to_owned();
+        let options = state.config_mut().options_mut();
+        options.catalog.default_schema = namespace.to_owned();
+        options.extensions.insert(Account::new(self.share()));
+        // Functions are called with the settings as they are now.
+        state.mark_start_execution();
         for function in functions::of_identity(&relations.identity) {
             state.register_udf(Arc::new(function))?;
         }
@@ -218,6 +233,7 @@ pub async fn plan_with_placeholders(
     parameters: &Parameters,
     tables: Tables<'_>,
 ) -> Result<LogicalPlan, SqlError> {
+    Account::begin_planning(session.config_options());
     quantified::qualify(&mut statement);
     let statement = DataFusionStatement::Statement(Box::new(statement));
     check_relations(session, &statement)?;
@@ -228,6 +244,20 @@ pub async fn plan_with_placeholders(
     }
     flag::check(&plan)?;
     Ok(uuids::normalise(plan, tables)?)
+}
+
+/// What runs for a plan.
+pub async fn physical(session: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
+    physical_of_optimised(session, &session.optimize(plan)?).await
+}
+
+/// The same of a plan that was optimised already.
+pub async fn physical_of_optimised(
+    session: &SessionState,
+    plan: &LogicalPlan,
+) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
+    Account::begin_running(session.config_options());
+    Ok(session.query_planner().create_physical_plan(plan, session).await?)
 }
 
 #[cfg(test)]

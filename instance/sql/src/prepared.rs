@@ -100,7 +100,7 @@ impl Prepared {
             let rules = Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]);
             plan = rules.optimize(plan, session, |_, _| {})?;
         }
-        Ok(session.query_planner().create_physical_plan(&plan, session).await?)
+        planner::physical_of_optimised(session, &plan).await
     }
 }
 

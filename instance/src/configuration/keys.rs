@@ -220,7 +220,12 @@ pub const KEYS: [Key; 85] = [
     key("limits", "commit_queue", "1024", "Writes that may wait for the committer."),
     key("limits", "commit_queue_bytes", "67108864", "Bytes of rows that may wait for the committer."),
     key("sql", "memory_bytes", "536870912", "Memory of all queries together, in bytes; beyond it they spill to disk."),
-    key("sql", "query_memory_bytes", "268435456", "Memory of one query, in bytes; beyond it it spills to disk."),
+    key(
+        "sql",
+        "query_memory_bytes",
+        "268435456",
+        "Memory of one query, in bytes; beyond it it spills to disk. One call of a function makes at most a quarter of it.",
+    ),
     key("sql", "spill_bytes", "4294967296", "Disk that queries may spill onto, below `data.dir`, in bytes."),
     key("sql", "partitions", "2", "Partitions that one query runs in."),
     key(

@@ -77,7 +77,7 @@ impl Select {
         let tables = Tables::new(&self.relations.catalog, &self.namespace);
         let plan = planner::plan(&self.session, self.statement.clone(), &self.parameters, tables).await?;
         let columns = result_columns(&plan, tables);
-        let physical = self.session.create_physical_plan(&plan).await?;
+        let physical = planner::physical(&self.session, &plan).await?;
         Ok(Opened { columns, rows: execute_stream(physical, Arc::clone(&self.task))?, is_deterministic: false })
     }
 
@@ -196,7 +196,7 @@ impl Statements {
             let tables = Tables::new(&catalog, &namespace);
             let plan = planner::plan(&session, statement, &parameters, tables).await?;
             let columns = result_columns(&plan, tables);
-            let rows = execute_stream(session.create_physical_plan(&plan).await?, task)?;
+            let rows = execute_stream(planner::physical(&session, &plan).await?, task)?;
             Ok(RowSet { columns, batches: collect(rows, most_bytes).await? })
         };
         self.planner.run(Lane::Ordinary, work).await
