@@ -280,7 +280,12 @@ pub const KEYS: [Key; 85] = [
     key("cache", "storage_locations_seconds", "300", "The same of results that show storage locations."),
     key("cache", "jobs_seconds", "30", "The same of results that show jobs."),
     key("cache", "statement_bytes", "33554432", "Parsed statements in the statement cache, in bytes by an estimate."),
-    key("cache", "plans", "1000", "Plans in the plan cache."),
+    key(
+        "cache",
+        "plan_bytes",
+        "33554432",
+        "Plans in the plan cache, in bytes by an estimate; large ones are not kept.",
+    ),
     key("auth", "token_seconds", "3600", "How long an access token is good, in seconds."),
     key("auth", "refresh_seconds", "604800", "How long a refresh token is good, in seconds."),
     key("auth", "lock_attempts", "10", "Wrong passwords in a row that lock a user."),

@@ -265,6 +265,6 @@ fn cache(values: &Values<'_>) -> Result<CacheConfig> {
             jobs: values.seconds("cache.jobs_seconds")?,
         },
         statement_bytes: values.number("cache.statement_bytes")?,
-        plans: values.number("cache.plans")?,
+        plan_bytes: values.number("cache.plan_bytes")?,
     })
 }
