@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use datafusion::sql::sqlparser::ast::{Ident, Query};
 use kalamdb_engine::Engine;
 use kalamdb_engine::catalog::Role;
 use kalamdb_engine::engine::RowWrite;
@@ -97,7 +98,7 @@ impl Database {
         };
         let lane = Lane::of(&batch, &namespace);
         let mut turn = self.statements.turns.of(lane, &identity.user);
-        let Statement::Query(query) = &parsed.statement else {
+        let Some((query, other)) = streamed_query(&parsed.statement) else {
             turn.resume().await;
             let outcome = self.run_all(&batch, (&parameters, &ws_url), namespace, identity).await?.pop();
             return match outcome {
@@ -108,6 +109,11 @@ impl Database {
         };
         let _open = self.statements.turns.open(lane, &identity.user).await;
         turn.resume().await;
+        let catalog = self.statements.engine.catalog();
+        let other = other.map(|user| authorize::impersonated(user, &catalog, identity)).transpose();
+        let other = other.map_err(|error| error.in_statement(1, &parsed.text))?;
+        // Before anybody sees a row.
+        self.statements.audit(parsed, &namespace, identity).await?;
         let (about, observer) = (observe::subject(&parsed.statement, &namespace), Arc::clone(&self.observer));
         let begun = Instant::now();
         let ended = move || observer.statement_ended(about.0, about.1.as_ref(), begun.elapsed());
@@ -115,9 +121,9 @@ impl Database {
             text: &parsed.text,
             namespace: &namespace,
             parameters: &parameters,
-            identity,
+            identity: other.as_ref().unwrap_or(identity),
             transaction: None,
-            impersonated: false,
+            impersonated: other.is_some(),
             ws_url: &ws_url,
         };
         let producing = Producing {
@@ -236,6 +242,18 @@ struct Reading {
     parameters: Parameters,
     namespace: String,
     ws_url: String,
+}
+
+/// The query whose rows the statement answers, and whom it runs as where that is not who sent it.
+fn streamed_query(statement: &Statement) -> Option<(&Query, Option<&Ident>)> {
+    match statement {
+        Statement::Query(query) => Some((query.as_ref(), None)),
+        Statement::ExecuteAs { user, statement } => match statement.as_ref() {
+            Statement::Query(query) => Some((query.as_ref(), Some(user))),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// How often what is too old in the caches is cleared away.
