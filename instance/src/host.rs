@@ -23,7 +23,7 @@ impl Process {
         Self {
             address,
             started_at: chrono::Utc::now().timestamp_millis(),
-            max_connections: configuration.server.concurrent_statements,
+            max_connections: configuration.sql.turns.statements,
             settings: configuration.settings.clone(),
             sessions,
         }

@@ -1,6 +1,6 @@
 //! SQL over `POST /v1/api/sql`: request and reply as public clients read them.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
@@ -14,12 +14,16 @@ pub const LOGIN_PATH: &str = "/v1/api/auth/login";
 pub struct SqlRequest {
     /// The text.
     pub sql: String,
-    /// Values of `$1`, `$2`, …: scalars only. By their text, so that numbers keep all their digits.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Values of `$1`, `$2`, …: scalars only, none where it is null. By their text, so that numbers keep all their digits.
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub params: Vec<Box<RawValue>>,
     /// The namespace of unqualified names; `default` where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_id: Option<String>,
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Box<RawValue>>, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 /// `status` of a reply.
@@ -87,4 +91,19 @@ pub struct SqlError {
     /// The statement's text, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_and_nothing_are_no_parameters() {
+        let count = |body: &str| serde_json::from_str::<SqlRequest>(body).map(|request| request.params.len());
+        for none in [r#"{"sql":"","params":null}"#, r#"{"sql":"","params":[]}"#, r#"{"sql":""}"#] {
+            assert_eq!(count(none).unwrap(), 0, "{none}");
+        }
+        assert_eq!(count(r#"{"sql":"","params":[null, 1]}"#).unwrap(), 2);
+        assert!(count(r#"{"sql":"","params":{}}"#).is_err());
+    }
 }

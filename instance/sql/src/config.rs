@@ -8,6 +8,7 @@ use crate::cache::CacheConfig;
 use crate::load::LoadConfig;
 use crate::password::HashCost;
 use crate::planner::PlannerConfig;
+use crate::turns::TurnsConfig;
 
 /// Bounds of the SQL layer.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct SqlConfig {
     pub cache: CacheConfig,
     /// Bounds of loading rows in bulk.
     pub load: LoadConfig,
+    /// How many statements work at the same time.
+    pub turns: TurnsConfig,
     /// How long one statement may run; of a result that is streamed, how long one piece may take to be made, and to be taken.
     pub statement_timeout: Duration,
     /// How large the rows of one reply may be in memory, in bytes.

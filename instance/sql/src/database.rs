@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use datafusion::sql::sqlparser::ast::{Ident, Query};
 use kalamdb_engine::Engine;
 use kalamdb_engine::catalog::Role;
 use kalamdb_engine::engine::RowWrite;
@@ -24,8 +25,9 @@ use crate::parse::{ParsedStatement, Statement, parse_batch};
 use crate::planner::Planner;
 use crate::relations::{Host, Inspection, Relations};
 use crate::running::{Running, Ticket};
-use crate::stream::{RowStream, Streamed};
+use crate::stream::{Producing, RowStream, Streamed};
 use crate::transaction::{Open, OpenTransactions};
+use crate::turns::{Lane, Turns};
 use crate::{ErrorCode, SqlError, audit, authorize, contention, transaction};
 
 /// Who asks: the user, with the role that it has now.
@@ -71,7 +73,8 @@ impl Database {
         let caches = config.cache.shortcuts.then(|| caches(&config, &engine, &planner));
         let running = Running::default();
         let inspection = Arc::new(Inspection { host, transactions: OpenTransactions::default() });
-        let statements = Statements { engine, planner, config, caches, running, inspection };
+        let turns = Turns::new(config.turns);
+        let statements = Statements { engine, planner, config, caches, running, turns, inspection };
         Ok(Self { statements: Arc::new(statements), observer })
     }
 
@@ -79,6 +82,8 @@ impl Database {
     /// the request, and rolls back the transaction that it stands in.
     pub async fn execute(&self, request: Request, identity: &Identity) -> Result<Vec<Outcome>, SqlError> {
         let Reading { batch, parameters, namespace, ws_url } = self.read(request, identity)?;
+        let mut turn = self.statements.turns.of(Lane::of(&batch, &namespace), &identity.user);
+        turn.resume().await;
         self.run_all(&batch, (&parameters, &ws_url), namespace, identity).await
     }
 
@@ -90,7 +95,10 @@ impl Database {
                 "rows are streamed of one statement: send the others for themselves, or ask for application/json";
             return Err(SqlError::new(ErrorCode::InvalidSql, text));
         };
-        let Statement::Query(query) = &parsed.statement else {
+        let lane = Lane::of(&batch, &namespace);
+        let mut turn = self.statements.turns.of(lane, &identity.user);
+        let Some((query, other)) = streamed_query(&parsed.statement) else {
+            turn.resume().await;
             let outcome = self.run_all(&batch, (&parameters, &ws_url), namespace, identity).await?.pop();
             return match outcome {
                 Some(Outcome::Rows(rows)) => Ok(Streamed::Rows(RowStream::of(rows))),
@@ -98,22 +106,35 @@ impl Database {
                 None => Err(SqlError::new(ErrorCode::Internal, "the statement answered nothing")),
             };
         };
+        let _open = self.statements.turns.open(lane, &identity.user).await;
+        turn.resume().await;
+        let catalog = self.statements.engine.catalog();
+        let other = other.map(|user| authorize::impersonated(user, &catalog, identity)).transpose();
+        let other = other.map_err(|error| error.in_statement(1, &parsed.text))?;
+        // Before anybody sees a row.
+        self.statements.audit(parsed, &namespace, identity).await?;
         let (about, observer) = (observe::subject(&parsed.statement, &namespace), Arc::clone(&self.observer));
         let begun = Instant::now();
         let ended = move || observer.statement_ended(about.0, about.1.as_ref(), begun.elapsed());
-        let ticket = self.statements.running.begin(&parsed.text, &namespace, identity);
         let scope = Scope {
             text: &parsed.text,
             namespace: &namespace,
             parameters: &parameters,
-            identity,
+            identity: other.as_ref().unwrap_or(identity),
             transaction: None,
-            impersonated: false,
+            impersonated: other.is_some(),
             ws_url: &ws_url,
             ticket: None,
             audited: None,
         };
-        let streamed = self.statements.stream(query, &scope, ticket, Box::new(ended)).await;
+        let producing = Producing {
+            ticket: self.statements.running.begin(&parsed.text, &namespace, identity),
+            ended: Some(Box::new(ended)),
+            patience: self.statements.config.statement_timeout,
+            turn,
+            _open,
+        };
+        let streamed = self.statements.stream(query, &scope, producing).await;
         streamed.map(Streamed::Rows).map_err(|error| error.in_statement(1, &parsed.text))
     }
 
@@ -240,6 +261,18 @@ struct Reading {
     ws_url: String,
 }
 
+/// The query whose rows the statement answers, and whom it runs as where that is not who sent it.
+fn streamed_query(statement: &Statement) -> Option<(&Query, Option<&Ident>)> {
+    match statement {
+        Statement::Query(query) => Some((query.as_ref(), None)),
+        Statement::ExecuteAs { user, statement } => match statement.as_ref() {
+            Statement::Query(query) => Some((query.as_ref(), Some(user))),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// How often what is too old in the caches is cleared away.
 const SWEEP_PERIOD: Duration = Duration::from_secs(5);
 
@@ -289,6 +322,7 @@ pub struct Statements {
     /// None where no shortcut may be taken.
     pub(crate) caches: Option<Arc<Caches>>,
     pub(crate) running: Running,
+    pub(crate) turns: Turns,
     pub(crate) inspection: Arc<Inspection>,
 }
 

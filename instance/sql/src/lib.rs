@@ -8,8 +8,8 @@
 //! * [`execute`]: what each statement does; [`transaction`]: where it may stand.
 //!
 //! [`cache`] holds what statements need not find out again, and [`prepared`] is how a plan serves many of them. [`stream`] and [`format`] give
-//! results of any size away in pieces, [`load`] takes rows in. [`running`] knows what runs now, [`memory`] what it may hold, [`contention`] how writers of the
-//! same rows give way to each other.
+//! results of any size away in pieces, [`load`] takes rows in. [`running`] knows what runs now, [`turns`] how many may,
+//! [`memory`] and [`growth`] what they may hold, [`contention`] how writers of the same rows give way to each other.
 //!
 //! [`wildcard`], [`flag`], [`uuids`] and [`quantified`] put right what DataFusion would understand in another way; [`sql_types`] and [`lineage`]
 //! tell what a column of a result is.
@@ -29,6 +29,7 @@ pub mod execute;
 pub mod flag;
 pub mod format;
 pub mod functions;
+pub mod growth;
 pub mod lineage;
 pub mod load;
 pub mod memory;
@@ -46,6 +47,7 @@ pub mod running;
 pub mod sql_types;
 pub mod stream;
 pub mod transaction;
+pub mod turns;
 pub mod uuids;
 pub mod wildcard;
 

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::execution::context::{SQLOptions, SessionContext};
-use datafusion::execution::memory_pool::TrackConsumersPool;
+use datafusion::execution::memory_pool::{MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast;
@@ -18,10 +19,12 @@ use tokio::task::JoinHandle;
 use crate::bind::literal::Parameters;
 use crate::bind::names::{CATALOG, DEFAULT_NAMESPACE};
 use crate::bind::sql_type::ColumnTypes;
+use crate::growth::{self, Account};
 use crate::memory::{QueryMemory, TotalMemory};
 use crate::parse::STACK_BYTES;
 use crate::relations::Relations;
 use crate::sql_types::Tables;
+use crate::turns::Lane;
 use crate::{ErrorCode, SqlError, flag, functions, quantified, uuids};
 
 /// How many of the greediest operators an error names when memory runs out.
@@ -29,6 +32,15 @@ const NAMED_CONSUMERS: usize = 3;
 
 /// A sort keeps at most one such part of a query's memory for merging.
 const SHARE_OF_MERGING: usize = 8;
+/// One call of a function adds at most such a part of a query's memory to what it was given.
+const SHARE_OF_CALL: usize = 4;
+
+/// Threads of queries for each processor: a batch that takes long to compute occupies one, and the system shares its time among all.
+const THREADS_FOR_A_PROCESSOR: usize = 4;
+/// At least so many.
+const LEAST_THREADS: usize = 16;
+/// Threads that are kept for short statements.
+const SHORT_THREADS: usize = 2;
 
 /// Bounds of the query engine.
 #[derive(Debug, Clone)]
@@ -46,19 +58,45 @@ pub struct PlannerConfig {
 }
 
 /// Plans statements on one shared runtime, and runs them on threads of their own: a query that computes for long keeps nobody
-/// from being answered, a probe least of all.
+/// from being answered, a probe least of all. Short statements have threads that no other ever occupies.
 pub struct Planner {
     context: SessionContext,
     memory: Arc<TotalMemory>,
     query_memory: usize,
-    workers: Option<Runtime>,
+    workers: Option<Workers>,
+}
+
+/// Threads.
+struct Workers {
+    ordinary: Runtime,
+    short: Runtime,
+}
+
+impl Workers {
+    fn new() -> std::io::Result<Self> {
+        let threads = |name: &str, count: usize| {
+            let mut builder = Builder::new_multi_thread();
+            builder.thread_name(name).worker_threads(count).thread_stack_size(STACK_BYTES).enable_all().build()
+        };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let ordinary = threads("sql", (processors * THREADS_FOR_A_PROCESSOR).max(LEAST_THREADS))?;
+        Ok(Self { ordinary, short: threads("sql-short", SHORT_THREADS)? })
+    }
+
+    fn of(&self, lane: Lane) -> &Runtime {
+        match lane {
+            Lane::Ordinary => &self.ordinary,
+            Lane::Short | Lane::Free => &self.short,
+        }
+    }
 }
 
 impl Drop for Planner {
     fn drop(&mut self) {
         // Waiting for threads is not allowed where futures run; what still computes has nobody who waits for it.
         if let Some(workers) = self.workers.take() {
-            workers.shutdown_background();
+            workers.ordinary.shutdown_background();
+            workers.short.shutdown_background();
         }
     }
 }
@@ -93,43 +131,57 @@ impl Planner {
         let state = SessionStateBuilder::new().with_config(session).with_runtime_env(runtime).with_default_features();
         let mut state = state.with_type_planner(Arc::new(ColumnTypes)).build();
         datafusion_functions_json::register_all(&mut state)?;
+        growth::bound(&mut state, config.query_memory_bytes / SHARE_OF_CALL)?;
         let context = SessionContext::new_with_state(state);
         functions::generators(engine).into_iter().for_each(|function| context.register_udf(function));
-        let workers =
-            Builder::new_multi_thread().thread_name("sql").thread_stack_size(STACK_BYTES).enable_all().build();
+        let workers = Workers::new();
         let failed = |error| SqlError::new(ErrorCode::Internal, format!("failed to start the query threads: {error}"));
         let memory = TotalMemory::new(config.memory_bytes);
         Ok(Self { context, memory, query_memory: config.query_memory_bytes, workers: Some(workers.map_err(failed)?) })
     }
 
-    /// Runs it on the query threads; it is given up when the caller is.
+    /// Runs it on the threads of the lane; it is given up when the caller is.
     pub async fn run<T: Send + 'static>(
         &self,
+        lane: Lane,
         work: impl Future<Output = Result<T, SqlError>> + Send + 'static,
     ) -> Result<T, SqlError> {
-        let mut task = self.spawn(work);
+        let mut task = self.spawn(lane, work);
         let failed = |error| SqlError::new(ErrorCode::Internal, format!("a query broke off: {error}"));
         (&mut task.0).await.map_err(failed)?
     }
 
     /// As [`Self::run`], for who takes the result in pieces.
-    pub(crate) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> AbortOnDrop<T> {
-        let workers = self.workers.as_ref().expect("they are taken on drop alone");
-        AbortOnDrop(workers.spawn(work))
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> AbortOnDrop<T> {
+        AbortOnDrop(self.workers().of(lane).spawn(work))
     }
 
     /// Runs it beside all else until it ends, or the planner does.
     pub(crate) fn keep_up(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.workers.as_ref().expect("they are taken on drop alone").spawn(work);
+        self.workers().short.spawn(work);
+    }
+
+    fn workers(&self) -> &Workers {
+        self.workers.as_ref().expect("they are taken on drop alone")
     }
 
     /// What a query of the session runs in: the shared runtime, with a share of the memory.
     pub fn task(&self, session: &SessionState) -> Arc<TaskContext> {
-        let pool = QueryMemory::new(self.query_memory, Arc::clone(&self.memory));
-        let consumers = NAMED_CONSUMERS.try_into().expect("it is not zero");
-        let memory_pool = Arc::new(TrackConsumersPool::new(pool, consumers));
+        let account = Account::of(session.config_options());
+        let memory_pool = account.map_or_else(|| self.share(), |account| Arc::clone(account.pool()));
         let runtime = RuntimeEnv { memory_pool, ..session.runtime_env().as_ref().clone() };
         Arc::new(TaskContext::from(session).with_runtime(Arc::new(runtime)))
+    }
+
+    /// The memory of one query.
+    fn share(&self) -> Arc<dyn MemoryPool> {
+        let pool = QueryMemory::new(self.query_memory, Arc::clone(&self.memory));
+        let consumers = NAMED_CONSUMERS.try_into().expect("it is not zero");
+        Arc::new(TrackConsumersPool::new(pool, consumers))
     }
 
     /// A session in which names mean these relations, read as of one snapshot.
@@ -137,7 +189,11 @@ impl Planner {
         use datafusion::execution::FunctionRegistry;
         let mut state = self.context.state();
         state.register_catalog_list(Arc::new(relations.clone()));
-        state.config_mut().options_mut().catalog.default_schema = namespace.to_owned();
+        let options = state.config_mut().options_mut();
+        options.catalog.default_schema = namespace.to_owned();
+        options.extensions.insert(Account::new(self.share()));
+        // Functions are called with the settings as they are now.
+        state.mark_start_execution();
         for function in functions::of_identity(&relations.identity) {
             state.register_udf(Arc::new(function))?;
         }
@@ -177,6 +233,7 @@ pub async fn plan_with_placeholders(
     parameters: &Parameters,
     tables: Tables<'_>,
 ) -> Result<LogicalPlan, SqlError> {
+    Account::begin_planning(session.config_options());
     quantified::qualify(&mut statement);
     let statement = DataFusionStatement::Statement(Box::new(statement));
     check_relations(session, &statement)?;
@@ -187,4 +244,46 @@ pub async fn plan_with_placeholders(
     }
     flag::check(&plan)?;
     Ok(uuids::normalise(flag::keep(plan)?, tables)?)
+}
+
+/// What runs for a plan.
+pub async fn physical(session: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
+    physical_of_optimised(session, &session.optimize(plan)?).await
+}
+
+/// The same of a plan that was optimised already.
+pub async fn physical_of_optimised(
+    session: &SessionState,
+    plan: &LogicalPlan,
+) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
+    Account::begin_running(session.config_options());
+    Ok(session.query_planner().create_physical_plan(plan, session).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{RwLock, mpsc};
+
+    use super::*;
+
+    #[test]
+    fn short_statements_run_while_all_other_threads_are_occupied() {
+        let workers = Workers::new().unwrap();
+        let count = workers.ordinary.metrics().num_workers();
+        assert!(count >= LEAST_THREADS, "{count}");
+        let (gate, (occupied, told)) = (Arc::new(RwLock::new(())), mpsc::channel());
+        let closed = gate.write().unwrap();
+        for _ in 0..2 * count {
+            let (gate, occupied) = (Arc::clone(&gate), occupied.clone());
+            workers.of(Lane::Ordinary).spawn(async move {
+                let _ = occupied.send(());
+                drop(gate.read());
+            });
+        }
+        (0..count).for_each(|_| told.recv().unwrap());
+        let (answer, answered) = mpsc::channel();
+        workers.of(Lane::Short).spawn(async move { answer.send(7).unwrap() });
+        assert_eq!(answered.recv(), Ok(7));
+        drop(closed);
+    }
 }

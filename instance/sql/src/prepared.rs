@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::{DataFusionError, Result as PlanResult};
@@ -35,6 +36,7 @@ pub struct Prepared {
     columns: Vec<ResultColumn>,
     tables: Vec<(TableName, TableId, SchemaVersion)>,
     is_deterministic: bool,
+    bytes: usize,
 }
 
 impl Prepared {
@@ -61,7 +63,13 @@ impl Prepared {
         });
         let tables = tables.collect();
         let plan = session.optimize(&plan)?;
-        Ok(Some(Self { plan, columns, tables, is_deterministic: volatility == Volatility::Immutable }))
+        let is_deterministic = volatility == Volatility::Immutable;
+        Ok(Some(Self { bytes: bytes_of(&plan)?, plan, columns, tables, is_deterministic }))
+    }
+
+    /// What it takes in memory, by an estimate.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether each of its tables is in the catalog as it was when the plan was made.
@@ -100,8 +108,27 @@ impl Prepared {
             let rules = Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]);
             plan = rules.optimize(plan, session, |_, _| {})?;
         }
-        Ok(session.query_planner().create_physical_plan(&plan, session).await?)
+        planner::physical_of_optimised(session, &plan).await
     }
+}
+
+/// About so many bytes take a node of a plan, a column of one, and an expression, besides its literals.
+const BYTES_OF_NODE: usize = 1024;
+const BYTES_OF_COLUMN: usize = 256;
+const BYTES_OF_EXPRESSION: usize = 256;
+
+fn bytes_of(plan: &LogicalPlan) -> PlanResult<usize> {
+    let mut bytes = 0;
+    plan.apply_with_subqueries(|plan| {
+        bytes += BYTES_OF_NODE + BYTES_OF_COLUMN * plan.schema().fields().len();
+        plan.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                bytes += BYTES_OF_EXPRESSION + expr.as_literal().map_or(0, ScalarValue::size);
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(bytes)
 }
 
 /// Stands in a plan for the table or view of that name.
@@ -236,4 +263,21 @@ async fn with_tables(plan: LogicalPlan, relations: &Relations) -> Result<Logical
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
     })?;
     Ok(bound.data)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::{LogicalPlanBuilder, lit};
+
+    use super::*;
+
+    #[test]
+    fn a_plan_takes_what_its_constants_take() {
+        let with = |text: String| {
+            let plan = LogicalPlanBuilder::empty(true).project([lit(text)]).unwrap().build().unwrap();
+            bytes_of(&plan).unwrap()
+        };
+        let (short, long) = (with("x".into()), with("x".repeat(1 << 20)));
+        assert!(short < 10_000 && long > 1 << 20, "{short} {long}");
+    }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::execute::{Outcome, ResultColumn, RowSet};
 use crate::planner::{AbortOnDrop, Planner};
 use crate::running::Ticket;
+use crate::turns::{Lane, Turn};
 use crate::{ErrorCode, SqlError};
 
 /// Batches that are made before they are asked for: one is under way while another is being sent.
@@ -39,6 +40,10 @@ pub(crate) struct Producing {
     pub(crate) ended: Option<Box<dyn FnOnce() + Send>>,
     /// How long a batch may take to be made, and to be taken.
     pub(crate) patience: Duration,
+    /// Held while a batch is made, and not while one waits to be taken.
+    pub(crate) turn: Turn,
+    /// Held all the time.
+    pub(crate) _open: Turn,
 }
 
 impl Drop for Producing {
@@ -81,12 +86,13 @@ impl RowStream {
     /// Begins to run a query; answers once its first batch is there, so that most of what can go wrong has gone wrong by then.
     pub(crate) async fn open(
         planner: &Planner,
+        lane: Lane,
         open: impl Future<Output = Result<Opened, SqlError>> + Send + 'static,
         producing: Producing,
     ) -> Result<Self, SqlError> {
         let (head, told) = oneshot::channel();
         let (pieces, batches) = mpsc::channel(BATCHES_AHEAD);
-        let task = planner.spawn(produce(open, producing, head, pieces));
+        let task = planner.spawn(lane, produce(open, producing, head, pieces));
         let (columns, schema) = told.await.map_err(|_| broke_off())??;
         let source = Source::Running { batches, _task: task };
         let mut stream = Self { columns, schema, first: None, source };
@@ -134,6 +140,19 @@ async fn produce(
     head: oneshot::Sender<Result<Head, SqlError>>,
     pieces: mpsc::Sender<Piece>,
 ) {
+    // Once this is over the query holds nothing any more, however long the last word waits to be taken.
+    if let Some(last) = produce_all(open, producing, head, &pieces).await {
+        let _ = pieces.send(last).await;
+    }
+}
+
+/// Answers the last word; none where nobody waits for it.
+async fn produce_all(
+    open: impl Future<Output = Result<Opened, SqlError>> + Send,
+    mut producing: Producing,
+    head: oneshot::Sender<Result<Head, SqlError>>,
+    pieces: &mpsc::Sender<Piece>,
+) -> Option<Piece> {
     let patience = producing.patience;
     let opened = tokio::select! {
         opened = open => opened,
@@ -144,28 +163,31 @@ async fn produce(
         Ok(opened) => opened,
         Err(error) => {
             let _ = head.send(Err(error));
-            return;
+            return None;
         }
     };
-    if head.send(Ok((opened.columns, opened.rows.schema()))).is_err() {
-        return;
-    }
-    let last = tokio::select! {
-        sent = send_all(opened.rows, patience, &pieces) => sent.map_or_else(Piece::Failed, |()| Piece::End),
+    head.send(Ok((opened.columns, opened.rows.schema()))).ok()?;
+    Some(tokio::select! {
+        sent = send_all(opened.rows, patience, &mut producing.turn, pieces) => {
+            sent.map_or_else(Piece::Failed, |()| Piece::End)
+        }
         error = producing.ticket.killed() => Piece::Failed(error),
-    };
-    // By now the query holds nothing any more, however long the last word waits to be taken.
-    let _ = pieces.send(last).await;
+    })
 }
 
 async fn send_all(
     mut rows: SendableRecordBatchStream,
     patience: Duration,
+    turn: &mut Turn,
     pieces: &mpsc::Sender<Piece>,
 ) -> Result<(), SqlError> {
     loop {
+        turn.resume().await;
         let batch = tokio::time::timeout(patience, rows.next()).await.map_err(|_| too_slow(patience))?;
         let Some(batch) = batch.transpose()? else { return Ok(()) };
+        if pieces.capacity() == 0 {
+            turn.pause();
+        }
         let sent = tokio::time::timeout(patience, pieces.send(Piece::Batch(batch))).await;
         if sent.map_err(|_| not_taken(patience))?.is_err() {
             return Ok(());

@@ -65,11 +65,18 @@ const fn key(section: &'static str, name: &'static str, default: &'static str, a
 }
 
 /// Every key, in the order of the reference.
-pub const KEYS: [Key; 83] = [
+pub const KEYS: [Key; 84] = [
     key("server", "host", "127.0.0.1", "The address to listen on."),
     key("server", "port", "8080", "The port to listen on; 0 takes a free one."),
     key("server", "body_bytes", "16777216", "Largest request body, in bytes; a larger one is answered with 413."),
-    key("server", "concurrent_statements", "64", "Requests that run SQL at the same time; more wait."),
+    key(
+        "server",
+        "concurrent_statements",
+        "64",
+        "Requests that run SQL at the same time, and as many streamed results and bulk loads that are open; more wait. `KILL` and queries of \
+         system tables alone do not wait for them.",
+    ),
+    key("server", "user_statements", "32", "Those of one user at the same time; more wait."),
     key(
         "server",
         "shutdown_seconds",
@@ -218,14 +225,19 @@ pub const KEYS: [Key; 83] = [
     key("limits", "commit_queue", "1024", "Writes that may wait for the committer."),
     key("limits", "commit_queue_bytes", "67108864", "Bytes of rows that may wait for the committer."),
     key("sql", "memory_bytes", "536870912", "Memory of all queries together, in bytes; beyond it they spill to disk."),
-    key("sql", "query_memory_bytes", "268435456", "Memory of one query, in bytes; beyond it it spills to disk."),
+    key(
+        "sql",
+        "query_memory_bytes",
+        "268435456",
+        "Memory of one query, in bytes; beyond it it spills to disk. One call of a function makes at most a quarter of it.",
+    ),
     key("sql", "spill_bytes", "4294967296", "Disk that queries may spill onto, below `data.dir`, in bytes."),
     key("sql", "partitions", "2", "Partitions that one query runs in."),
     key(
         "sql",
         "statement_timeout_seconds",
         "60",
-        "How long a statement may run, and start over when others wrote the same rows, in seconds.",
+        "How long a statement may run, and start over when others wrote the same rows, and a client stay silent while it sends a request or takes a reply, in seconds.",
     ),
     key("sql", "reply_bytes", "67108864", "Largest result of a statement, in bytes of memory."),
     key("sql", "write_rows", "100000", "Rows that one statement may write."),
@@ -272,7 +284,12 @@ pub const KEYS: [Key; 83] = [
     key("cache", "storage_locations_seconds", "300", "The same of results that show storage locations."),
     key("cache", "jobs_seconds", "30", "The same of results that show jobs."),
     key("cache", "statement_bytes", "33554432", "Parsed statements in the statement cache, in bytes by an estimate."),
-    key("cache", "plans", "1000", "Plans in the plan cache."),
+    key(
+        "cache",
+        "plan_bytes",
+        "33554432",
+        "Plans in the plan cache, in bytes by an estimate; large ones are not kept.",
+    ),
     key("auth", "token_seconds", "3600", "How long an access token is good, in seconds."),
     key("auth", "refresh_seconds", "604800", "How long a refresh token is good, in seconds."),
     key("auth", "lock_attempts", "10", "Wrong passwords in a row that lock a user."),

@@ -58,8 +58,6 @@ pub struct ServerConfig {
     pub port: u16,
     /// Largest request body, in bytes.
     pub body_bytes: usize,
-    /// Requests that run SQL at the same time.
-    pub concurrent_statements: usize,
     /// How long a shutdown waits for running requests.
     pub shutdown: Duration,
     /// Whether `auth/setup` may be called from other machines.

@@ -20,6 +20,7 @@ use kalamdb_sql::load::LoadConfig;
 use kalamdb_sql::password::HashCost;
 use kalamdb_sql::planner::PlannerConfig;
 use kalamdb_sql::relations::Setting;
+use kalamdb_sql::turns::TurnsConfig;
 
 use super::{AuthConfig, Configuration, KEYS, Key, LogConfig, LogFormat, ServerConfig};
 
@@ -95,7 +96,6 @@ fn server(values: &Values<'_>) -> Result<ServerConfig> {
         host: values.text("server.host").to_owned(),
         port: port.parse().map_err(|_| anyhow!("server.port = '{port}': it is a number from 0 to 65535"))?,
         body_bytes: values.number::<u32>("server.body_bytes")? as usize,
-        concurrent_statements: usize::from(values.number::<u16>("server.concurrent_statements")?),
         shutdown: values.seconds("server.shutdown_seconds")?,
         remote_setup: values.choice("server.remote_setup", &[("true", true), ("false", false)])?,
     })
@@ -228,6 +228,10 @@ fn sql(values: &Values<'_>, data_dir: &std::path::Path) -> Result<SqlConfig> {
             file_bytes: values.number("load.file_bytes")?,
             reported: values.number::<u32>("load.reported")? as usize,
         },
+        turns: TurnsConfig {
+            statements: usize::from(values.number::<u16>("server.concurrent_statements")?),
+            of_user: usize::from(values.number::<u16>("server.user_statements")?),
+        },
         statement_timeout: values.seconds("sql.statement_timeout_seconds")?,
         reply_bytes: values.number::<u64>("sql.reply_bytes")? as usize,
         write_rows: values.number::<u32>("sql.write_rows")? as usize,
@@ -260,6 +264,6 @@ fn cache(values: &Values<'_>) -> Result<CacheConfig> {
             jobs: values.seconds("cache.jobs_seconds")?,
         },
         statement_bytes: values.number("cache.statement_bytes")?,
-        plans: values.number("cache.plans")?,
+        plan_bytes: values.number("cache.plan_bytes")?,
     })
 }

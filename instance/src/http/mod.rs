@@ -8,12 +8,12 @@
 mod auth;
 mod flush;
 mod health;
+mod patience;
 mod reply;
 mod results;
 mod rows;
 mod sql;
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -25,12 +25,13 @@ use kalamdb_api::sql::{LOGIN_PATH, SQL_PATH};
 use kalamdb_engine::Engine;
 use kalamdb_sql::Database;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authority, RateLimit};
 use crate::configuration::{Configuration, ServerConfig};
 use crate::metrics::Exporter;
+
+use patience::{Client, PatientListener};
 
 /// What requests are answered with, once the engine is open.
 pub struct Serving {
@@ -54,9 +55,9 @@ struct Shared {
     server: ServerConfig,
     hash_cost: kalamdb_sql::password::HashCost,
     scheduler_token: Option<String>,
-    /// Turns of requests that run SQL or load rows.
-    statements: Arc<Semaphore>,
     rate: RateLimit,
+    /// How long a client may stay silent in the middle of a request or of its reply.
+    patience: Duration,
     /// How long a refresh token is good.
     refresh: Duration,
     setup: tokio::sync::Mutex<()>,
@@ -71,8 +72,8 @@ impl State {
             server: configuration.server.clone(),
             hash_cost: configuration.sql.hash_cost,
             scheduler_token: configuration.auth.scheduler_token.clone(),
-            statements: Arc::new(Semaphore::new(configuration.server.concurrent_statements)),
             rate: RateLimit::new(configuration.auth.requests_per_second),
+            patience: configuration.sql.statement_timeout,
             refresh: configuration.auth.refresh,
             setup: tokio::sync::Mutex::default(),
         };
@@ -96,14 +97,13 @@ impl State {
 
 fn router(state: State) -> Router {
     let body_limit = DefaultBodyLimit::max(state.shared.server.body_bytes);
-    Router::new()
+    let routes = Router::new()
         .route("/health", get(health::health))
         .route("/v1/api/healthcheck", get(health::health))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route(SQL_PATH, post(sql::execute))
-        .route("/v1/api/tables/{namespace}/{table}/rows", post(rows::load))
         .route(LOGIN_PATH, post(auth::login))
         .route("/v1/api/auth/refresh", post(auth::refresh))
         .route("/v1/api/auth/logout", post(auth::logout))
@@ -112,13 +112,18 @@ fn router(state: State) -> Router {
         .route("/v1/api/auth/setup", post(auth::setup))
         .route(FLUSH_JOBS_PATH, post(flush::start))
         .route(&format!("{FLUSH_JOBS_PATH}/{{id}}"), get(flush::follow))
-        .fallback(health::unknown)
-        .layer(body_limit)
-        .with_state(state)
+        .fallback(health::unknown);
+    // A load looks after its body itself, and tells what it has written until then.
+    let routes = patience::within(routes, state.shared.patience)
+        .route("/v1/api/tables/{namespace}/{table}/rows", post(rows::load));
+    patience::with_addresses(routes.layer(body_limit).with_state(state))
 }
 
 /// Answers until `shutdown`, then lets running requests end.
 pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) -> std::io::Result<()> {
-    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    let patience = state.shared.patience;
+    let service = router(state).into_make_service_with_connect_info::<Client>();
+    axum::serve(PatientListener::new(listener, patience), service)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
 }

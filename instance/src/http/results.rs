@@ -12,7 +12,6 @@ use futures::StreamExt;
 use kalamdb_sql::format::{self, Format};
 use kalamdb_sql::stream::{RowStream, Streamed};
 use kalamdb_sql::{Identity, Request, SqlError};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Serving, reply};
 
@@ -27,17 +26,16 @@ pub fn asked_for(headers: &HeaderMap) -> Option<Format> {
     names.find(known).and_then(Format::of_media_type).filter(|format| Format::OF_RESULTS.contains(format))
 }
 
-/// Runs the request's statement, and sends its rows as they come. `turn` is given back when the last was sent.
+/// Runs the request's statement, and sends its rows as they come.
 pub async fn send(
     serving: &Serving,
     request: Request,
     identity: &Identity,
     format: Format,
-    turn: OwnedSemaphorePermit,
     begun: Instant,
 ) -> Response {
     match serving.database.stream(request, identity).await {
-        Ok(Streamed::Rows(rows)) => match body(rows, format, turn) {
+        Ok(Streamed::Rows(rows)) => match body(rows, format) {
             Ok(body) => ([(header::CONTENT_TYPE, format.media_type())], body).into_response(),
             Err(error) => reply::sql_error(begun, error),
         },
@@ -46,12 +44,9 @@ pub async fn send(
     }
 }
 
-fn body(rows: RowStream, format: Format, turn: OwnedSemaphorePermit) -> Result<Body, SqlError> {
+fn body(rows: RowStream, format: Format) -> Result<Body, SqlError> {
     let pieces = format::encode(rows, format)?;
-    let sent = pieces.map(move |piece| {
-        // The stream owns it, and goes with the connection.
-        let _held = &turn;
-        piece.map(Bytes::from).inspect_err(|error| tracing::info!("a result breaks off: {error}"))
-    });
+    let sent =
+        pieces.map(|piece| piece.map(Bytes::from).inspect_err(|error| tracing::info!("a result breaks off: {error}")));
     Ok(Body::from_stream(sent))
 }

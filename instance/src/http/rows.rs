@@ -1,7 +1,6 @@
 //! `POST /v1/api/tables/{namespace}/{table}/rows`: rows in bulk.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
@@ -49,12 +48,13 @@ pub async fn load(
         Ok(identity) => identity,
         Err((code, text)) => return reply::sql_failure(StatusCode::UNAUTHORIZED, begun, code, text.into(), None),
     };
+    if let Some(encoding) = encoded(&headers) {
+        let text = format!("Content-Encoding is '{encoding}': send the rows as they are");
+        return reply::sql_failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, begun, "INVALID_REQUEST", text, None);
+    }
     let request = match request(TableName::new(namespace, table), options, &headers) {
         Ok(request) => request,
         Err(error) => return reply::sql_error(begun, error),
-    };
-    let Ok(_turn) = Arc::clone(&state.shared.statements).acquire_owned().await else {
-        return unavailable("the database is stopping".into());
     };
     match serving.database.load(request, &identity, body.into_data_stream()).await {
         Ok(end) => report(begun, end),
@@ -75,7 +75,28 @@ fn request(
         let text = format!("Content-Type is '{content_type}': rows come as {}", known.join(", "));
         return Err(SqlError::new(ErrorCode::InvalidBody, text));
     };
-    Ok(LoadRequest { table, format, on_taken })
+    Ok(LoadRequest { table, format, has_header: has_header(content_type)?, on_taken })
+}
+
+/// How the body is encoded, where it is.
+fn encoded(headers: &HeaderMap) -> Option<&str> {
+    let encodings = headers.get_all(header::CONTENT_ENCODING).into_iter();
+    let mut names = encodings.flat_map(|value| value.to_str().unwrap_or("?").split(',')).map(str::trim);
+    names.find(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"))
+}
+
+/// The parameter `header` of `text/csv`, as RFC 4180 has it.
+fn has_header(content_type: &str) -> Result<bool, SqlError> {
+    let mut parameters = content_type.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
+    let said = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("header"));
+    match said.map(|(_, value)| value.trim().trim_matches('"').to_ascii_lowercase()).as_deref() {
+        None | Some("present") => Ok(true),
+        Some("absent") => Ok(false),
+        Some(other) => {
+            let text = format!("Content-Type says header={other}: it is present or absent");
+            Err(SqlError::new(ErrorCode::InvalidBody, text))
+        }
+    }
 }
 
 /// What was written stays, also where something stopped the load: so the counts stand beside the error.

@@ -1,7 +1,6 @@
 //! `POST /v1/api/sql`.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Bytes;
@@ -49,14 +48,10 @@ pub async fn execute(
             return reply::sql_failure(StatusCode::BAD_REQUEST, begun, "INVALID_REQUEST", text, None);
         }
     };
-    let Ok(turn) = Arc::clone(&state.shared.statements).acquire_owned().await else {
-        let text = "the database is stopping".into();
-        return reply::sql_failure(StatusCode::SERVICE_UNAVAILABLE, begun, "UNAVAILABLE", text, None);
-    };
     let SqlRequest { sql, params, namespace_id } = request;
     let request = Request { sql, parameters: params, namespace: namespace_id, ws_url: ws_url(&headers) };
     if let Some(format) = results::asked_for(&headers) {
-        return results::send(serving, request, &identity, format, turn, begun).await;
+        return results::send(serving, request, &identity, format, begun).await;
     }
     match serving.database.execute(request, &identity).await {
         Ok(outcomes) => reply::sql_results(begun, outcomes, &identity),

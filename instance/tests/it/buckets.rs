@@ -114,8 +114,8 @@ async fn writes_go_on_while_the_bucket_is_gone_and_the_flush_is_repeated() -> Re
     server.sql("INSERT INTO t (v) SELECT 3 FROM generate_series(1, 50)").await?;
     assert_eq!(server.job_end("while-away").await?, "failed");
     let refused = format!(
-        "the object store (bucket kalam at http://127.0.0.1:{}) can't be reached: connection refused; check that it runs, and its \
-         endpoint",
+        "the object store (bucket kalam at http://127.0.0.1:{}) can't be reached: nothing listens at its address; check that it \
+         runs, and its endpoint",
         bucket.port
     );
     let away = json!({"reachable": false, "message": refused});

@@ -118,3 +118,35 @@ async fn users_are_made_changed_and_dropped() -> Result<()> {
     assert_eq!(server.rows("SELECT count(*) FROM system.users").await?, json!([["2"]]));
     Ok(())
 }
+
+#[tokio::test]
+async fn rows_that_are_read_as_another_user_come_in_every_form() -> Result<()> {
+    let server = Server::start().await?;
+    server.sql("CREATE USER TABLE notes (id INT PRIMARY KEY, body TEXT)").await?;
+    let (ann, backend) = (log_in_as(&server, "ann", "user").await?, log_in_as(&server, "backend", "service").await?);
+    server.sql_as(&ann, "INSERT INTO notes VALUES (1, 'of ann'), (2, 'too')").await?;
+    let ask = |token: &str, accept: &str, sql: &str| {
+        let request = server.http.post(format!("{}/v1/api/sql", server.url)).bearer_auth(token);
+        request.header("accept", accept).json(&json!({"sql": sql})).send()
+    };
+    let read = "EXECUTE AS USER ann (SELECT id, body FROM notes ORDER BY id)";
+    let csv = ask(&backend, "text/csv", read).await?;
+    assert_eq!(csv.headers()["content-type"], "text/csv");
+    assert_eq!(csv.text().await?, "id,body\r\n1,of ann\r\n2,too\r\n");
+    let lines = ask(&backend, "application/x-ndjson", read).await?.text().await?;
+    assert_eq!(lines, "{\"id\":1,\"body\":\"of ann\"}\n{\"id\":2,\"body\":\"too\"}\n");
+    let point = "EXECUTE AS USER ann (SELECT body FROM notes WHERE id = 2)";
+    assert_eq!(ask(&backend, "text/csv", point).await?.text().await?, "body\r\ntoo\r\n");
+    let log = "SELECT count(*) FROM system.audit_log WHERE action = 'EXECUTE AS USER' AND actor_user_id = 'backend' AND target = 'ann'";
+    assert_eq!(server.rows(log).await?, json!([["3"]]));
+    server.sql("CREATE SHARED TABLE news (id INT PRIMARY KEY) WITH (ACCESS_LEVEL = PUBLIC)").await?;
+    for (token, sql, status) in [
+        (&ann, "EXECUTE AS USER backend (SELECT id FROM notes)", 403),
+        (&backend, "EXECUTE AS USER root (SELECT id FROM notes)", 403),
+        (&backend, "EXECUTE AS USER nobody (SELECT id FROM notes)", 400),
+        (&backend, "EXECUTE AS USER ann (SELECT id FROM news)", 403),
+    ] {
+        assert_eq!(ask(token, "text/csv", sql).await?.status().as_u16(), status, "{sql}");
+    }
+    Ok(())
+}

@@ -213,3 +213,54 @@ async fn numbers_of_json_keep_all_their_digits() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn no_value_is_lost_for_the_name_that_it_comes_under() -> Result<()> {
+    let server = Server::start().await?;
+    server.sql("CREATE TABLE t (id INT PRIMARY KEY, n INT, \"Mixed\" TEXT)").await?;
+    let all = "SELECT id, n, \"Mixed\" FROM t ORDER BY id";
+
+    let (status, report) = load(&server, "Default/T/rows", CSV, "ID,N,Mixed\n1,10,a\n").await?;
+    assert_eq!((status, figures(&report)), (200, [1, 1, 0, 0, 0]), "{report}");
+    let (status, report) = load(&server, "default/t/rows", "text/csv; header=absent", "2,20,b\n3,,\"\"\n4,1\n").await?;
+    assert_eq!(
+        (status, figures(&report), rejected(&report)),
+        (200, [3, 2, 0, 0, 1], vec![(3, "INVALID_VALUE".into())])
+    );
+    assert_eq!(server.rows(all).await?, json!([[1, 10, "a"], [2, 20, "b"], [3, null, ""]]));
+
+    let twice = "{\"id\":5,\"n\":1,\"n\":2}\n{\"id\":6,\"n\":1,\"N\":2}\n{\"ID\":7,\"n\":3}\n";
+    let (status, report) = load(&server, "default/t/rows", NDJSON, twice).await?;
+    assert_eq!((status, figures(&report)), (200, [3, 1, 0, 0, 2]), "{report}");
+    assert_eq!(rejected(&report), [(1, "INVALID_VALUE".to_owned()), (2, "INVALID_VALUE".to_owned())]);
+
+    let numbers = |from: i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(from..from + 2)) };
+    let batch = RecordBatch::try_from_iter([("id", numbers(20)), ("n", numbers(0)), ("N", numbers(5))])?;
+    let mut stream = StreamWriter::try_new(Vec::new(), &batch.schema())?;
+    stream.write(&batch)?;
+    let stream = stream.into_inner()?;
+    let mut file = ArrowWriter::try_new(Vec::new(), batch.schema(), None)?;
+    file.write(&batch)?;
+    let whole_refused = [
+        ("text/csv", b"id,n,n\n8,1,2\n".to_vec(), "'n' stands there twice"),
+        ("text/csv; header=perhaps", b"id\n8\n".to_vec(), "header=perhaps"),
+        (ARROW, stream, "'N' stands there twice"),
+        (PARQUET, file.into_inner()?, "'N' stands there twice"),
+        (ARROW, Vec::new(), "no Arrow IPC stream"),
+    ];
+    for (form, body, why) in whole_refused {
+        let (status, report) = load(&server, "default/t/rows", form, body).await?;
+        assert_eq!((status, &report["error"]["code"]), (400, &json!("INVALID_REQUEST")), "{form}: {report}");
+        assert!(report["error"]["message"].as_str().is_some_and(|text| text.contains(why)), "{form}: {report}");
+    }
+
+    let url = format!("{}/v1/api/tables/default/t/rows", server.url);
+    let encoded = |encoding: &str| {
+        let request = server.http.post(&url).bearer_auth(&server.token).header("content-type", NDJSON);
+        request.header("content-encoding", encoding).body("{\"id\":9}\n").send()
+    };
+    assert_eq!(encoded("gzip").await?.status().as_u16(), 415);
+    assert_eq!(encoded("identity").await?.json::<Value>().await?["inserted"], 1);
+    assert_eq!(server.rows("SELECT id FROM t WHERE id > 4 ORDER BY id").await?, json!([[7], [9]]));
+    Ok(())
+}

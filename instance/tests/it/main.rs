@@ -33,4 +33,5 @@ mod storages;
 mod streams;
 mod suites;
 mod transactions;
+mod turns;
 mod types;

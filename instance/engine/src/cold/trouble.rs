@@ -93,17 +93,29 @@ fn on_the_way(error: &object_store::Error) -> Kind {
     }
 }
 
-/// The end of the chain, which says most: `connection refused` below three layers of "error sending request".
+/// The end of the chain, which says most: that nothing listens, below three layers of "error sending request". Clients look for the
+/// system's own words in any reply, and take them for a failure of their own connection: so these are others.
 fn last_cause(error: &object_store::Error) -> String {
     let system = causes(error).filter_map(|cause| cause.downcast_ref::<std::io::Error>()).last();
     match system.map(std::io::Error::kind) {
-        Some(
-            kind @ (ErrorKind::ConnectionRefused
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::TimedOut),
-        ) => kind.to_string(),
-        _ => causes(error).last().unwrap_or(error).to_string().trim().trim_end_matches(':').to_owned(),
+        Some(ErrorKind::ConnectionRefused) => NOBODY.to_owned(),
+        Some(ErrorKind::TimedOut) => SILENCE.to_owned(),
+        Some(kind @ (ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable)) => kind.to_string(),
+        _ => in_other_words(causes(error).last().unwrap_or(error).to_string().trim().trim_end_matches(':')),
+    }
+}
+
+const NOBODY: &str = "nothing listens at its address";
+const SILENCE: &str = "it gave no answer in time";
+
+fn in_other_words(text: &str) -> String {
+    let lower = text.to_lowercase();
+    if lower.contains("connection refused") {
+        NOBODY.to_owned()
+    } else if lower.contains("timed out") {
+        SILENCE.to_owned()
+    } else {
+        text.to_owned()
     }
 }
 
@@ -166,9 +178,19 @@ mod tests {
     #[test]
     fn a_store_that_is_away_is_told_with_the_last_cause_and_how_to_mend_it() {
         let refused = told(&http(HttpErrorKind::Connect, ErrorKind::ConnectionRefused));
-        let expected = "the object store (bucket kalam at http://s3:7070) can't be reached: connection refused; check that it runs, \
-                        and its endpoint";
+        let expected = "the object store (bucket kalam at http://s3:7070) can't be reached: nothing listens at its address; check that \
+                        it runs, and its endpoint";
         assert_eq!(refused.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn no_words_are_told_that_clients_take_for_a_failure_of_their_own() {
+        let causes = [ErrorKind::ConnectionRefused, ErrorKind::TimedOut, ErrorKind::HostUnreachable];
+        let mut all: Vec<_> = causes.map(|cause| told(&http(HttpErrorKind::Connect, cause))).into();
+        all.extend(["operation timed out", "Connection refused (os error 111)"].map(|text| told(&generic(text))));
+        for told in all.into_iter().flatten() {
+            assert!(!told.contains("timed out") && !told.to_lowercase().contains("connection refused"), "{told}");
+        }
     }
 
     #[test]

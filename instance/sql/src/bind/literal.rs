@@ -61,6 +61,16 @@ impl Parameters {
         self.0.is_empty()
     }
 
+    /// What they take in memory.
+    pub fn bytes(&self) -> usize {
+        let content = |literal: &Literal| match literal {
+            Literal::Null | Literal::Boolean(_) => 0,
+            Literal::Number(text) | Literal::Text(text) => text.len(),
+            Literal::Bytes(bytes) => bytes.len(),
+        };
+        self.0.iter().map(|literal| size_of::<Literal>() + content(literal)).sum()
+    }
+
     /// In their order.
     pub fn iter(&self) -> impl Iterator<Item = &Literal> {
         self.0.iter()

@@ -40,8 +40,8 @@ pub struct CacheConfig {
     pub query_times: TimesToLive,
     /// Parsed texts, in estimated bytes together.
     pub statement_bytes: u64,
-    /// Plans.
-    pub plans: u64,
+    /// Plans, in estimated bytes together.
+    pub plan_bytes: u64,
 }
 
 /// All caches of one database.
@@ -63,7 +63,7 @@ impl Caches {
             schemas: SchemaCache::new(config.schemas, config.schema_time, Arc::clone(clock)),
             queries: QueryCache::new(config.query_bytes, config.query_times, Arc::clone(clock)),
             statements: StatementCache::new(config.statement_bytes, Arc::clone(clock)),
-            plans: PlanCache::new(config.plans, Arc::clone(clock)),
+            plans: PlanCache::new(config.plan_bytes, Arc::clone(clock)),
         }
     }
 

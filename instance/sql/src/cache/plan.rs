@@ -16,6 +16,8 @@ use crate::prepared::Prepared;
 
 /// For as long as it stays in use; this only clears away what is not.
 const GOOD_FOR: Duration = Duration::from_secs(3600);
+/// Larger plans are not kept: they hold long constants, and are hardly ever asked for twice.
+const LARGEST: usize = 1 << 20;
 
 /// What a plan depends on besides the tables' versions. It does not depend on the user: what does, is not kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,6 +37,10 @@ impl PlanKey {
         let parameters = scalars.collect::<Option<Vec<_>>>()?;
         Some(Self { sql: sql.to_owned(), namespace: namespace.to_owned(), parameters })
     }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.sql.len() + self.namespace.len() + self.parameters.len() * size_of::<DataType>()
+    }
 }
 
 /// A kept plan, or the knowledge that there can be none.
@@ -52,9 +58,9 @@ pub struct PlanCache {
 }
 
 impl PlanCache {
-    /// Holds that many.
-    pub fn new(most: u64, clock: Clock) -> Self {
-        Self { store: Store::new(most, |_, _| 1, clock) }
+    /// Holds so many bytes of plans together, by an estimate.
+    pub fn new(most_bytes: u64, clock: Clock) -> Self {
+        Self { store: Store::new(most_bytes, bytes, clock) }
     }
 
     /// The plan, if it was made with the tables as they are in that catalog.
@@ -65,9 +71,11 @@ impl PlanCache {
         })
     }
 
-    /// Keeps it.
+    /// Keeps it, unless it is large.
     pub fn put(&self, key: PlanKey, kept: Kept) {
-        self.store.put(key, kept, GOOD_FOR);
+        if bytes(&key, &kept) <= LARGEST {
+            self.store.put(key, kept, GOOD_FOR);
+        }
     }
 
     /// Drops the plans that name the table.
@@ -89,4 +97,12 @@ impl PlanCache {
     pub fn statistics(&self) -> Statistics {
         self.store.statistics()
     }
+}
+
+fn bytes(key: &PlanKey, kept: &Kept) -> usize {
+    key.bytes()
+        + match kept {
+            Kept::Plan(prepared) => prepared.bytes(),
+            Kept::Never => 0,
+        }
 }

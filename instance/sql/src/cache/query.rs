@@ -147,6 +147,10 @@ impl QueryKey {
         }
     }
 
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.sql.len() + self.parameters.bytes() + self.namespace.len()
+    }
+
     /// What it reads, each kind with its epoch.
     pub fn reads(&self) -> &[(Kind, u64)] {
         &self.reads
@@ -161,9 +165,9 @@ pub struct QueryCache {
 }
 
 impl QueryCache {
-    /// Holds so many bytes of encoded results.
+    /// Holds so many bytes of encoded results, and of what they were asked with.
     pub fn new(most_bytes: u64, times: TimesToLive, clock: Clock) -> Self {
-        let weigh = |key: &QueryKey, rows: &EncodedRows| key.sql.len() + rows.bytes();
+        let weigh = |key: &QueryKey, rows: &EncodedRows| key.bytes() + rows.bytes();
         Self { store: Store::new(most_bytes, weigh, clock), times, epochs: Default::default() }
     }
 

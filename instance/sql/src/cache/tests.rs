@@ -11,8 +11,10 @@ use kalamdb_engine::schema::{
     AccessLevel, Column, ColumnId, FlushPolicy, SchemaVersion, SqlType, Table, TableId, TableKind, TableName, UserId,
 };
 use serde_json::json;
+use serde_json::value::to_raw_value;
 use uuid::Uuid;
 
+use super::plan::{Kept, PlanCache, PlanKey};
 use super::query::{Kind, QueryCache, QueryKey, TimesToLive};
 use super::schema::{ResolvedTable, SchemaCache};
 use super::store::{Clock, Statistics};
@@ -326,4 +328,20 @@ fn kinds_are_those_of_queries_over_system_tables_alone() {
         assert_eq!(kinds(other), None, "{other}");
     }
     assert_eq!(kinds("WITH tables AS (SELECT 1) SELECT * FROM tables"), None);
+}
+
+#[test]
+fn what_is_asked_with_large_parameters_or_long_texts_takes_its_room() {
+    let large = vec![to_raw_value(&"x".repeat(500_000)).unwrap(); 3];
+    let (cache, parameters) = (queries(&Hand::new()), Parameters::new(&large).unwrap());
+    let key = QueryKey::new("SELECT 1", &parameters, "default", &identity("ann"), &[Kind::Tables], &cache.epochs());
+    cache.put(key, &rows(1)).unwrap();
+    assert_eq!(cache.statistics().entries, 0, "1.5 MB of parameters do not fit in 1 MiB");
+
+    let plans = PlanCache::new(64 << 20, Hand::new().clock());
+    let plan = |length: usize| PlanKey::of(&"x".repeat(length), "default", &Parameters::default()).unwrap();
+    plans.put(plan(2 << 20), Kept::Never);
+    assert_eq!(plans.statistics().entries, 0, "large ones are not kept");
+    (0..200).for_each(|at| plans.put(plan((900 << 10) + at), Kept::Never));
+    assert!((1..=72).contains(&plans.statistics().entries), "{:?}", plans.statistics());
 }

@@ -22,6 +22,7 @@ use kalamdb_engine::value::{Row, Value};
 
 use super::{Scope, Statements, now};
 use crate::bind::names::fold;
+use crate::growth::Account;
 use crate::relations::Relations;
 use crate::sql_types::{SqlTypes, Tables};
 use crate::{ErrorCode, SqlError, rows, uuids};
@@ -100,7 +101,9 @@ impl<'a> Expressions<'a> {
             .with_query_execution_start_time(Some(now()))
             .build();
         let simplifier = ExprSimplifier::new(context);
+        Account::begin_planning(self.session.config_options());
         let planned = simplifier.simplify(simplifier.coerce(planned, self.schema())?)?;
+        Account::begin_running(self.session.config_options());
         Ok(Bound { expr: self.session.create_physical_expr(planned, self.schema())?, sql_type })
     }
 

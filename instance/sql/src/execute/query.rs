@@ -25,9 +25,9 @@ use crate::lineage::origin;
 use crate::prepared::Prepared;
 use crate::relations::Relations;
 use crate::route::{self, PointRead, Shown};
-use crate::running::Ticket;
 use crate::sql_types::{SqlTypes, Tables};
 use crate::stream::{Opened, Producing, RowStream};
+use crate::turns::Lane;
 use crate::wildcard::{self, Hidden};
 use crate::{ErrorCode, SqlError, planner, reply, rows};
 
@@ -77,7 +77,7 @@ impl Select {
         let tables = Tables::new(&self.relations.catalog, &self.namespace);
         let plan = planner::plan(&self.session, self.statement.clone(), &self.parameters, tables).await?;
         let columns = result_columns(&plan, tables)?;
-        let physical = self.session.create_physical_plan(&plan).await?;
+        let physical = planner::physical(&self.session, &plan).await?;
         Ok(Opened { columns, rows: execute_stream(physical, Arc::clone(&self.task))?, is_deterministic: false })
     }
 
@@ -113,8 +113,8 @@ impl Statements {
         match self.read(query, scope).await? {
             Reading::Known(rows) => Ok(Outcome::Rows(rows)),
             Reading::Select(select) => {
-                let most_bytes = self.config.reply_bytes;
-                self.planner.run(async move { select.rows(most_bytes).await }).await.map(Outcome::Rows)
+                let (lane, most_bytes) = (Lane::of_query(query, scope.namespace), self.config.reply_bytes);
+                self.planner.run(lane, async move { select.rows(most_bytes).await }).await.map(Outcome::Rows)
             }
         }
     }
@@ -124,18 +124,14 @@ impl Statements {
         &self,
         query: &ast::Query,
         scope: &Scope<'_>,
-        ticket: Ticket,
-        ended: Box<dyn FnOnce() + Send>,
+        producing: Producing,
     ) -> Result<RowStream, SqlError> {
         authorize::check_query(query, &self.engine.catalog(), scope.namespace, scope.identity)?;
         match self.read(query, scope).await? {
-            Reading::Known(rows) => {
-                ended();
-                Ok(RowStream::of(rows))
-            }
+            Reading::Known(rows) => Ok(RowStream::of(rows)),
             Reading::Select(select) => {
-                let producing = Producing { ticket, ended: Some(ended), patience: self.config.statement_timeout };
-                RowStream::open(&self.planner, async move { select.open().await }, producing).await
+                let lane = Lane::of_query(query, scope.namespace);
+                RowStream::open(&self.planner, lane, async move { select.open().await }, producing).await
             }
         }
     }
@@ -200,10 +196,10 @@ impl Statements {
             let tables = Tables::new(&catalog, &namespace);
             let plan = planner::plan(&session, statement, &parameters, tables).await?;
             let columns = result_columns(&plan, tables)?;
-            let rows = execute_stream(session.create_physical_plan(&plan).await?, task)?;
+            let rows = execute_stream(planner::physical(&session, &plan).await?, task)?;
             Ok(RowSet { columns, batches: collect(rows, most_bytes).await? })
         };
-        self.planner.run(work).await
+        self.planner.run(Lane::Ordinary, work).await
     }
 
     async fn read_point(&self, read: PointRead, relations: &Relations) -> Result<RowSet, SqlError> {

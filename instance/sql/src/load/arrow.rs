@@ -33,7 +33,7 @@ impl ArrowRows {
             let batch = self.decoder.decode(&mut buffer).map_err(failed)?;
             self.begun += before - buffer.len();
             if let Some(batch) = batch {
-                self.rows.take(&batch, &self.table, rows);
+                self.rows.take(&batch, &self.table, rows)?;
                 self.begun = 0;
             }
         }
@@ -45,6 +45,10 @@ impl ArrowRows {
     }
 
     pub(super) fn end(&mut self) -> Result<(), SqlError> {
+        if self.decoder.schema().is_none() {
+            let text = "the body holds no Arrow IPC stream, which begins with its schema, also where it has no rows";
+            return Err(SqlError::new(ErrorCode::InvalidBody, text));
+        }
         self.decoder.finish().map_err(failed)
     }
 }

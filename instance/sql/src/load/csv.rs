@@ -1,4 +1,4 @@
-//! CSV as RFC 4180 has it, with a header that names the columns. An empty field is NULL, a quoted empty one an empty text.
+//! CSV as RFC 4180 has it, with a header that names the columns or without. An empty field is NULL, a quoted empty one an empty text.
 
 use std::sync::Arc;
 
@@ -43,11 +43,13 @@ pub(super) struct CsvRows {
 }
 
 impl CsvRows {
-    pub(super) fn new(table: Arc<Table>, most_bytes: usize) -> Self {
+    /// Without a header the columns are those of the table.
+    pub(super) fn new(table: Arc<Table>, has_header: bool, most_bytes: usize) -> Self {
+        let all = || (0..table.columns.len()).map(Place::Own).collect();
         Self {
+            header: (!has_header).then(all),
             table,
             most_bytes,
-            header: None,
             within: Within::Start,
             field: Vec::new(),
             is_quoted: false,
@@ -134,10 +136,8 @@ fn header(table: &Table, names: Vec<Field>, fault: Option<String>) -> Result<Vec
     if let Some(fault) = fault {
         return Err(SqlError::new(ErrorCode::InvalidBody, format!("the header can't be read: {fault}")));
     }
-    names
-        .into_iter()
-        .map(|name| place::place_of(table, name.unwrap_or_default().trim_start_matches('\u{feff}')))
-        .collect()
+    let names = names.iter().map(|name| name.as_deref().unwrap_or_default().trim_start_matches('\u{feff}'));
+    place::places_of(table, names)
 }
 
 fn row_of(table: &Table, header: &[Place], record: Vec<Field>, fault: Option<String>) -> Result<GivenRow, SqlError> {

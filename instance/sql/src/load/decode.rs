@@ -19,12 +19,16 @@ pub(super) enum Decoder {
 }
 
 impl Decoder {
-    /// `most_bytes` is how long a line, a record or an Arrow batch may be.
-    pub(super) fn new(format: Format, table: &Arc<Table>, most_bytes: usize) -> Result<Self, SqlError> {
+    /// `most_bytes` is how long a line, a record or an Arrow batch may be; only CSV can have no header.
+    pub(super) fn new(
+        (format, has_header): (Format, bool),
+        table: &Arc<Table>,
+        most_bytes: usize,
+    ) -> Result<Self, SqlError> {
         let table = Arc::clone(table);
         Ok(match format {
             Format::NdJson => Self::Json(JsonRows::new(table, most_bytes)),
-            Format::Csv => Self::Csv(CsvRows::new(table, most_bytes)),
+            Format::Csv => Self::Csv(CsvRows::new(table, has_header, most_bytes)),
             Format::ArrowStream => Self::Arrow(Box::new(ArrowRows::new(table, most_bytes))),
             Format::Parquet => return Err(SqlError::not_available("Parquet that is read from its beginning")),
         })

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use kalamdb_engine::catalog::Catalog;
 use kalamdb_engine::schema::{Table, TableName};
 use kalamdb_engine::value::Value;
 
@@ -27,6 +28,7 @@ use crate::database::Statements;
 use crate::execute::Scope;
 use crate::format::Format;
 use crate::running::Ticket;
+use crate::turns::{Lane, Turn};
 use crate::{Database, ErrorCode, Identity, SqlError};
 
 use batch::Ended;
@@ -82,6 +84,8 @@ pub struct LoadRequest {
     pub table: TableName,
     /// The form of the stream.
     pub format: Format,
+    /// Whether CSV begins with the names of its columns; without, they are the table's.
+    pub has_header: bool,
     /// What becomes of a row whose key is taken.
     pub on_taken: OnTaken,
 }
@@ -142,22 +146,33 @@ impl Database {
     ) -> Result<LoadEnd, SqlError> {
         let statements = self.statements();
         let catalog = statements.engine.catalog();
-        authorize::check_table(&catalog, &request.table, identity, Access::Write)?;
-        let table = Arc::clone(names::table(&catalog, &request.table)?);
-        let text = format!("load rows into {}", request.table);
-        let ticket = statements.running.begin(&text, &request.table.namespace, identity);
+        let name = written_or_folded(request.table, &catalog);
+        authorize::check_table(&catalog, &name, identity, Access::Write)?;
+        let table = Arc::clone(names::table(&catalog, &name)?);
+        let text = format!("load rows into {name}");
+        let _open = statements.turns.open(Lane::Ordinary, &identity.user).await;
+        let ticket = statements.running.begin(&text, &name.namespace, identity);
         let mut load = Load {
             statements,
             identity,
             ticket: &ticket,
+            turn: statements.turns.of(Lane::Ordinary, &identity.user),
             on_taken: request.on_taken,
             waiting: Vec::new(),
             report: LoadReport::default(),
             table,
         };
-        let failure = load.run(request.format, std::pin::pin!(body)).await.err();
+        let failure = load.run((request.format, request.has_header), std::pin::pin!(body)).await.err();
         Ok(LoadEnd { report: load.report, failure })
     }
+}
+
+/// The table that is written so, or else in lower case, as in SQL without quotes.
+fn written_or_folded(name: TableName, catalog: &Catalog) -> TableName {
+    if catalog.tables.contains_key(&name) {
+        return name;
+    }
+    TableName::new(name.namespace.to_lowercase(), name.name.to_lowercase())
 }
 
 /// A load that goes on.
@@ -165,6 +180,8 @@ struct Load<'a> {
     statements: &'a Arc<Statements>,
     identity: &'a Identity,
     ticket: &'a Ticket,
+    /// Held while a batch is written, and not while rows are waited for.
+    turn: Turn,
     table: Arc<Table>,
     on_taken: OnTaken,
     waiting: Vec<Given>,
@@ -174,14 +191,14 @@ struct Load<'a> {
 impl Load<'_> {
     async fn run<E: std::fmt::Display>(
         &mut self,
-        format: Format,
+        (format, has_header): (Format, bool),
         mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<(), SqlError> {
         let config = self.statements.config.load.clone();
         if format == Format::Parquet {
             return self.run_parquet(body).await;
         }
-        let mut decoder = Decoder::new(format, &self.table, config.piece_bytes)?;
+        let mut decoder = Decoder::new((format, has_header), &self.table, config.piece_bytes)?;
         while let Some(bytes) = self.next(&mut body).await? {
             let decoded = decoder.push(&bytes, &mut self.waiting);
             self.write_full_batches(config.batch_rows).await?;
@@ -204,7 +221,7 @@ impl Load<'_> {
         let mut batches = file.read(config.batch_rows).await?;
         let mut rows = place::Numbered::default();
         while let Some(batch) = batches.next().await? {
-            rows.take(&batch, &self.table, &mut self.waiting);
+            rows.take(&batch, &self.table, &mut self.waiting)?;
             self.write_full_batches(config.batch_rows).await?;
         }
         self.write_rest().await
@@ -254,7 +271,10 @@ impl Load<'_> {
             ticket: None,
             audited: None,
         };
-        let ended = self.statements.load_batch(&self.table, &batch, self.on_taken, &scope).await?;
+        self.turn.resume().await;
+        let ended = self.statements.load_batch(&self.table, &batch, self.on_taken, &scope).await;
+        self.turn.pause();
+        let ended = ended?;
         self.count(batch.len(), ended);
         Ok(())
     }

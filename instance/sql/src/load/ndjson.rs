@@ -1,9 +1,11 @@
 //! A JSON object a line.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use kalamdb_engine::schema::Table;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::place::{self, Place};
@@ -59,13 +61,43 @@ impl JsonRows {
 }
 
 fn row_of(line: &[u8], table: &Table) -> Result<GivenRow, SqlError> {
-    let object: BTreeMap<String, &RawValue> = serde_json::from_slice(line)
+    let Members(members) = serde_json::from_slice(line)
         .map_err(|error| SqlError::new(ErrorCode::InvalidValue, format!("the line is no JSON object: {error}")))?;
     let mut row = vec![None; table.columns.len()];
-    for (name, json) in object {
+    for (name, json) in members {
         if let Place::Own(at) = place::place_of(table, &name)? {
+            if row[at].is_some() {
+                return Err(place::named_twice(&name, ErrorCode::InvalidValue));
+            }
             row[at] = Some(place::of_json(json, &table.columns[at])?);
         }
     }
     Ok(row)
+}
+
+/// The members of an object as they stand there: a map would keep the last of each name.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Members(members))
+    }
 }

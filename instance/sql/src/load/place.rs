@@ -22,13 +22,34 @@ pub(super) enum Place {
     Nowhere,
 }
 
-/// The place of a name, which is compared as it is written.
+/// The place of a name: of the column that is written so, or else in lower case, as in SQL without quotes.
 pub(super) fn place_of(table: &Table, name: &str) -> Result<Place, SqlError> {
-    if [SEQ, UPDATED, DELETED].contains(&name) {
-        return Ok(Place::Nowhere);
+    let find = |name: &str| {
+        let is_system = [SEQ, UPDATED, DELETED].contains(&name);
+        let own = || table.columns.iter().position(|column| column.name == name).map(Place::Own);
+        if is_system { Some(Place::Nowhere) } else { own() }
+    };
+    find(name)
+        .or_else(|| find(&name.to_lowercase()))
+        .ok_or_else(|| SqlError::not_found("column", format_args!("{}.{name}", table.name)))
+}
+
+/// The places of names, none of which may stand there twice.
+pub(super) fn places_of<'a>(table: &Table, names: impl Iterator<Item = &'a str>) -> Result<Vec<Place>, SqlError> {
+    let mut places = Vec::new();
+    for name in names {
+        let place = place_of(table, name)?;
+        if place != Place::Nowhere && places.contains(&place) {
+            return Err(named_twice(name, ErrorCode::InvalidBody));
+        }
+        places.push(place);
     }
-    let own = table.columns.iter().position(|column| column.name == name).map(Place::Own);
-    own.ok_or_else(|| SqlError::not_found("column", format_args!("{}.{name}", table.name)))
+    Ok(places)
+}
+
+/// One of the two values would have been lost.
+pub(super) fn named_twice(name: &str, code: ErrorCode) -> SqlError {
+    SqlError::new(code, format!("column '{name}' stands there twice: name it once"))
 }
 
 /// What a JSON value is in a column: as in replies, so that what was read can be loaded again.
@@ -75,11 +96,14 @@ pub(super) struct Numbered {
 
 impl Numbered {
     /// Adds the batch's rows.
-    pub(super) fn take(&mut self, batch: &RecordBatch, table: &Table, rows: &mut Vec<Given>) {
+    pub(super) fn take(&mut self, batch: &RecordBatch, table: &Table, rows: &mut Vec<Given>) -> Result<(), SqlError> {
+        let schema = batch.schema();
+        let known = schema.fields().iter().map(|field| field.name().as_str());
+        places_of(table, known.filter(|name| place_of(table, name).is_ok()))?;
         let first = rows.len();
         let empty = |at: usize| Given { line: self.before + at as u64 + 1, row: Ok(vec![None; table.columns.len()]) };
         rows.extend((0..batch.num_rows()).map(empty));
-        for (field, array) in batch.schema().fields().iter().zip(batch.columns()) {
+        for (field, array) in schema.fields().iter().zip(batch.columns()) {
             match place_of(table, field.name()) {
                 Ok(Place::Own(place)) => put(&mut rows[first..], place, array, &table.columns[place]),
                 Ok(Place::Nowhere) => {}
@@ -87,6 +111,7 @@ impl Numbered {
             }
         }
         self.before += batch.num_rows() as u64;
+        Ok(())
     }
 }
 
