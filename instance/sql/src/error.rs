@@ -2,6 +2,7 @@
 
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::sql::sqlparser::tokenizer::Location;
 use kalamdb_engine::EngineError;
 
 /// Stable codes of the public protocol. The texts beside them may change, these do not.
@@ -114,6 +115,14 @@ impl SqlError {
     /// `NotAvailable`: `… is not available in this version`.
     pub fn not_available(what: impl std::fmt::Display) -> Self {
         Self::new(ErrorCode::NotAvailable, format!("{what} is not available in this version"))
+    }
+
+    /// The same, with the place in the request's text where the mistake is, unless it is known already.
+    pub fn at(self, place: Location) -> Self {
+        if place == Location::empty() || self.message.contains(" at Line: ") {
+            return self;
+        }
+        Self { message: format!("{}{place}", self.message), ..self }
     }
 
     /// Says which statement of the request failed, counted from 1.

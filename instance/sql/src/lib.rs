@@ -20,6 +20,7 @@ pub mod audit;
 pub mod authorize;
 pub mod bind;
 pub mod cache;
+pub mod calls;
 pub mod config;
 pub mod database;
 pub mod error;

@@ -22,7 +22,7 @@ use crate::memory::{QueryMemory, TotalMemory};
 use crate::parse::STACK_BYTES;
 use crate::relations::Relations;
 use crate::sql_types::Tables;
-use crate::{ErrorCode, SqlError, flag, functions, quantified, uuids};
+use crate::{ErrorCode, SqlError, calls, flag, functions, quantified, uuids};
 
 /// How many of the greediest operators an error names when memory runs out.
 const NAMED_CONSUMERS: usize = 3;
@@ -177,6 +177,7 @@ pub async fn plan_with_placeholders(
     parameters: &Parameters,
     tables: Tables<'_>,
 ) -> Result<LogicalPlan, SqlError> {
+    calls::check(&statement, session)?;
     quantified::qualify(&mut statement);
     let statement = DataFusionStatement::Statement(Box::new(statement));
     check_relations(session, &statement)?;

@@ -53,15 +53,6 @@ impl Statements {
         relations: &Relations,
         scope: &Scope<'_>,
     ) -> Result<Outcome, SqlError> {
-        let extensions = [
-            (update.from.is_some(), "UPDATE … FROM"),
-            (update.output.is_some(), "UPDATE … OUTPUT"),
-            (
-                update.or.is_some() || !update.order_by.is_empty() || update.limit.is_some(),
-                "UPDATE with OR, ORDER BY or LIMIT",
-            ),
-        ];
-        refuse(&extensions)?;
         let target = target(&update.table, relations, scope)?;
         if target.table.primary_key.is_empty() {
             let what = format!("UPDATE of table '{}', whose rows have no PRIMARY KEY,", target.table.name);
@@ -82,12 +73,6 @@ impl Statements {
         relations: &Relations,
         scope: &Scope<'_>,
     ) -> Result<Outcome, SqlError> {
-        let extensions = [
-            (delete.using.is_some() || !delete.tables.is_empty(), "DELETE from several tables"),
-            (delete.output.is_some(), "DELETE … OUTPUT"),
-            (!delete.order_by.is_empty() || delete.limit.is_some(), "DELETE with ORDER BY or LIMIT"),
-        ];
-        refuse(&extensions)?;
         let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
         let [from] = from.as_slice() else { return Err(SqlError::not_available("DELETE from several tables")) };
         let target = target(from, relations, scope)?;
@@ -272,13 +257,6 @@ fn stamp(table: &Table, change: &Change) -> Result<KnownStamp, SqlError> {
         (None, Some(found)) => KnownStamp::Kept((found.seq.0, found.updated)),
         (None, None) => KnownStamp::Given(change.key.clone()),
     })
-}
-
-fn refuse(extensions: &[(bool, &str)]) -> Result<(), SqlError> {
-    match extensions.iter().find(|(found, _)| *found) {
-        Some((_, what)) => Err(SqlError::not_available(what)),
-        None => Ok(()),
-    }
 }
 
 /// The table that the statement writes, if the user may.

@@ -22,7 +22,7 @@ use super::{Scope, Statements, now};
 use crate::bind::literal::Parameters;
 use crate::bind::names::fold;
 use crate::relations::Relations;
-use crate::{ErrorCode, SqlError, rows};
+use crate::{ErrorCode, SqlError, calls, rows};
 
 /// Binds and evaluates expressions over rows of one table, each perhaps beside another row of the same table.
 pub(super) struct Expressions<'a> {
@@ -61,6 +61,7 @@ impl<'a> Expressions<'a> {
         if expr.visit(&mut HasQuery).is_break() {
             return Err(SqlError::not_available(format!("a subquery in {what}")));
         }
+        calls::check(expr, &self.session)?;
         let mut expr = expr.clone();
         let _ = VisitMut::visit(&mut expr, &mut Qualify { table: self.table, name: &self.name });
         let planned =

@@ -22,6 +22,7 @@ use crate::authorize::{self, Access};
 use crate::bind::literal::literal_of;
 use crate::bind::{direct, names, value};
 use crate::relations::Relations;
+use crate::route;
 use crate::wildcard::{self, Hidden};
 use crate::{ErrorCode, SqlError, functions, rows};
 
@@ -66,7 +67,6 @@ impl Statements {
         relations: &Relations,
         scope: &Scope<'_>,
     ) -> Result<Outcome, SqlError> {
-        refuse_extensions(insert)?;
         let name = names::insert_target(&insert.table, scope.namespace)?;
         let table = Arc::clone(names::table(&relations.catalog, &name)?);
         authorize::check_table(&relations.catalog, &name, scope.identity, Access::Write)?;
@@ -113,9 +113,12 @@ impl Statements {
         relations: &Relations,
         scope: &Scope<'_>,
     ) -> Result<Vec<GivenRow>, SqlError> {
+        // What stands around VALUES decides which of them are meant.
+        let is_bare = route::has_only_a_body(source);
         if let SetExpr::Values(values) = source.body.as_ref() {
             check_widths(table, places, values)?;
-            if self.takes_shortcuts()
+            if is_bare
+                && self.takes_shortcuts()
                 && let Some(rows) = literal_rows(table, places, values, scope)?
             {
                 return Ok(rows);
@@ -123,7 +126,9 @@ impl Statements {
         }
         let mut source = source.clone();
         let mut known = Vec::new();
-        if let SetExpr::Values(values) = source.body.as_mut() {
+        if let SetExpr::Values(values) = source.body.as_mut()
+            && is_bare
+        {
             known = take_known(table, places, values, scope)?;
         } else {
             wildcard::write_out(&mut source, &relations.catalog, scope.namespace, Hidden::System)?;
@@ -183,22 +188,6 @@ impl Statements {
 
 fn micros_of_day(moment: DateTime<Utc>) -> i64 {
     moment.timestamp_micros().rem_euclid(24 * 3600 * 1_000_000)
-}
-
-fn refuse_extensions(insert: &ast::Insert) -> Result<(), SqlError> {
-    let extensions = [
-        (insert.output.is_some(), "INSERT … OUTPUT"),
-        (insert.table_alias.is_some() || insert.insert_alias.is_some(), "INSERT INTO … AS"),
-        (insert.overwrite, "INSERT OVERWRITE"),
-        (insert.replace_into || insert.or.is_some() || insert.ignore, "REPLACE INTO, INSERT OR … and INSERT IGNORE"),
-        (!insert.assignments.is_empty(), "INSERT … SET"),
-        (insert.partitioned.is_some() || !insert.after_columns.is_empty(), "INSERT … PARTITION"),
-        (insert.format_clause.is_some() || insert.settings.is_some(), "INSERT … FORMAT"),
-    ];
-    match extensions.iter().find(|(found, _)| *found) {
-        Some((_, what)) => Err(SqlError::not_available(what)),
-        None => Ok(()),
-    }
 }
 
 /// Places of the named columns; all of the table's own where none is named.
