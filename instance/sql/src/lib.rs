@@ -46,6 +46,7 @@ pub mod sql_types;
 pub mod stream;
 pub mod transaction;
 pub mod uuids;
+pub mod values;
 pub mod wildcard;
 
 pub use config::SqlConfig;

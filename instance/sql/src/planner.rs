@@ -22,7 +22,7 @@ use crate::memory::{QueryMemory, TotalMemory};
 use crate::parse::STACK_BYTES;
 use crate::relations::Relations;
 use crate::sql_types::Tables;
-use crate::{ErrorCode, SqlError, calls, flag, functions, quantified, uuids};
+use crate::{ErrorCode, SqlError, calls, flag, functions, quantified, uuids, values};
 
 /// How many of the greediest operators an error names when memory runs out.
 const NAMED_CONSUMERS: usize = 3;
@@ -179,6 +179,7 @@ pub async fn plan_with_placeholders(
 ) -> Result<LogicalPlan, SqlError> {
     calls::check(&statement, session)?;
     quantified::qualify(&mut statement);
+    values::with_queries_as_selects(&mut statement)?;
     let statement = DataFusionStatement::Statement(Box::new(statement));
     check_relations(session, &statement)?;
     let plan = session.statement_to_plan(statement).await?;

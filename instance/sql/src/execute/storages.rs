@@ -1,6 +1,7 @@
 //! CREATE, ALTER and DROP STORAGE, and STORAGE CHECK.
 
 use datafusion::sql::sqlparser::ast::Ident;
+use kalamdb_engine::EngineError;
 use kalamdb_engine::catalog::CatalogChange;
 use kalamdb_engine::schema::SqlType;
 use kalamdb_engine::storage::{LOCAL_STORAGE, Storage};
@@ -22,7 +23,7 @@ impl Statements {
                 if written.if_not_exists && self.engine.catalog().storages.contains_key(&id) {
                     return Ok(Outcome::done(format!("Storage '{id}' exists already")));
                 }
-                self.engine.create_storage(made).await?;
+                self.engine.create_storage(made).await.map_err(|error| unusable(&id, error))?;
                 Ok(Outcome::done(format!("Storage '{id}' created")))
             }
             Statement::AlterStorage { id, change } => self.alter_storage(&names::fold(id), change).await,
@@ -94,6 +95,17 @@ impl Statements {
         ];
         rows_of(&View::new(&columns).with([row])).map(Outcome::Rows)
     }
+}
+
+/// Where the place itself does not do, another one must be named.
+fn unusable(id: &str, error: EngineError) -> SqlError {
+    let is_place = matches!(error, EngineError::Cold { .. });
+    let error = SqlError::from(error);
+    if is_place {
+        let text = format!("storage '{id}' can't be used, name another place: {}", error.message);
+        return SqlError::new(ErrorCode::InvalidValue, text);
+    }
+    error
 }
 
 fn unknown(id: &str) -> SqlError {
