@@ -23,6 +23,7 @@ pub mod cache;
 pub mod calls;
 pub mod config;
 pub mod database;
+pub mod diagnosis;
 pub mod error;
 pub mod execute;
 pub mod flag;

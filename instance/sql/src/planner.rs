@@ -8,6 +8,7 @@ use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast;
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 use crate::bind::literal::Parameters;
 use crate::bind::names::{CATALOG, DEFAULT_NAMESPACE};
 use crate::bind::sql_type::ColumnTypes;
+use crate::diagnosis::{self, place_of_relation};
 use crate::memory::{QueryMemory, TotalMemory};
 use crate::parse::STACK_BYTES;
 use crate::relations::Relations;
@@ -87,6 +89,8 @@ impl Planner {
         // Filters on the scan are exact only together with late materialisation; without it they would read every column.
         session.options_mut().execution.parquet.pushdown_filters = true;
         session.options_mut().sql_parser.map_string_types_to_utf8view = false;
+        // So that errors say where.
+        session.options_mut().sql_parser.collect_spans = true;
         // What a sort keeps aside for merging what it spilled must leave room for what it sorts.
         let merging = &mut session.options_mut().execution.sort_spill_reservation_bytes;
         *merging = (*merging).min(config.query_memory_bytes / SHARE_OF_MERGING);
@@ -153,10 +157,33 @@ fn check_relations(session: &SessionState, statement: &DataFusionStatement) -> R
         let schema = session.schema_for_ref(reference.clone()).ok();
         if !is_function && !schema.is_some_and(|schema| schema.table_exist(reference.table())) {
             let namespace = reference.schema().unwrap_or(default);
-            return Err(SqlError::not_found("table", format!("{namespace}.{}", reference.table())));
+            let missing = SqlError::not_found("table", format!("{namespace}.{}", reference.table()));
+            return Err(match statement {
+                DataFusionStatement::Statement(written) => missing.at(place_of_relation(written, &reference)),
+                _ => missing,
+            });
         }
     }
     Ok(())
+}
+
+/// DataFusion's plan.
+async fn plan_of(session: &SessionState, statement: DataFusionStatement) -> Result<LogicalPlan, SqlError> {
+    let error = match session.statement_to_plan(statement.clone()).await {
+        Ok(plan) => return Ok(plan),
+        Err(error) => SqlError::from(error),
+    };
+    let DataFusionStatement::Statement(statement) = statement else { return Err(error) };
+    Err(diagnosis::of_statement(error, &statement))
+}
+
+/// What runs for the plan of that statement.
+pub async fn physical(
+    session: &SessionState,
+    plan: &LogicalPlan,
+    statement: &ast::Statement,
+) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
+    session.create_physical_plan(plan).await.map_err(|error| diagnosis::of_plan(error, plan, statement))
 }
 
 /// The plan of a statement that only reads, its parameters bound as typed literals.
@@ -182,7 +209,7 @@ pub async fn plan_with_placeholders(
     values::with_queries_as_selects(&mut statement)?;
     let statement = DataFusionStatement::Statement(Box::new(statement));
     check_relations(session, &statement)?;
-    let plan = session.statement_to_plan(statement).await?;
+    let plan = plan_of(session, statement).await?;
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
     for placeholder in plan.get_parameter_names()? {
         parameters.get(&placeholder)?;

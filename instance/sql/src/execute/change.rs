@@ -10,8 +10,8 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use datafusion::sql::sqlparser::ast::{
-    self, AssignmentTarget, BinaryOperator, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins,
-    UnaryOperator, Visit, Visitor,
+    self, AssignmentTarget, BinaryOperator, Expr, FromTable, Ident, SelectItem, SetExpr, Spanned, TableFactor,
+    TableWithJoins, UnaryOperator, Visit, Visitor,
 };
 use kalamdb_engine::Engine;
 use kalamdb_engine::engine::{LookUp, RowWrite};
@@ -261,13 +261,13 @@ fn stamp(table: &Table, change: &Change) -> Result<KnownStamp, SqlError> {
 
 /// The table that the statement writes, if the user may.
 fn target(from: &TableWithJoins, relations: &Relations, scope: &Scope<'_>) -> Result<Target, SqlError> {
-    let TableFactor::Table { name, .. } = &from.relation else {
+    let TableFactor::Table { name: written, .. } = &from.relation else {
         return Err(SqlError::new(ErrorCode::InvalidSql, format!("'{from}' is not a table that can be written")));
     };
-    let name = names::table_name(name, scope.namespace)?;
+    let name = names::table_name(written, scope.namespace)?;
     authorize::check_table(&relations.catalog, &name, scope.identity, Access::Write)?;
     relations.check_impersonated(&name)?;
-    names::table(&relations.catalog, &name)?;
+    names::table(&relations.catalog, &name).map_err(|error| error.at(written.span().start))?;
     Target::of(from, &relations.catalog, scope.namespace)
         .ok_or_else(|| SqlError::not_available(format!("UPDATE or DELETE of '{from}'")))
 }

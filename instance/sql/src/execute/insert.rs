@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use datafusion::sql::sqlparser::ast::{self, Expr, SetExpr, Value as AstValue};
+use datafusion::sql::sqlparser::ast::{self, Expr, SetExpr, Spanned, Value as AstValue};
 use kalamdb_engine::Engine;
 use kalamdb_engine::engine::{LookUp, RowWrite};
 use kalamdb_engine::hot::Key;
@@ -68,7 +68,8 @@ impl Statements {
         scope: &Scope<'_>,
     ) -> Result<Outcome, SqlError> {
         let name = names::insert_target(&insert.table, scope.namespace)?;
-        let table = Arc::clone(names::table(&relations.catalog, &name)?);
+        let table =
+            Arc::clone(names::table(&relations.catalog, &name).map_err(|error| error.at(insert.table.span().start))?);
         authorize::check_table(&relations.catalog, &name, scope.identity, Access::Write)?;
         relations.check_impersonated(&name)?;
         let places = places(&table, insert)?;

@@ -77,7 +77,7 @@ impl Select {
         let tables = Tables::new(&self.relations.catalog, &self.namespace);
         let plan = planner::plan(&self.session, self.statement.clone(), &self.parameters, tables).await?;
         let columns = result_columns(&plan, tables);
-        let physical = self.session.create_physical_plan(&plan).await?;
+        let physical = planner::physical(&self.session, &plan, &self.statement).await?;
         Ok(Opened { columns, rows: execute_stream(physical, Arc::clone(&self.task))?, is_deterministic: false })
     }
 
@@ -198,9 +198,9 @@ impl Statements {
         let task = self.planner.task(&session);
         let work = async move {
             let tables = Tables::new(&catalog, &namespace);
-            let plan = planner::plan(&session, statement, &parameters, tables).await?;
+            let plan = planner::plan(&session, statement.clone(), &parameters, tables).await?;
             let columns = result_columns(&plan, tables);
-            let rows = execute_stream(session.create_physical_plan(&plan).await?, task)?;
+            let rows = execute_stream(planner::physical(&session, &plan, &statement).await?, task)?;
             Ok(RowSet { columns, batches: collect(rows, most_bytes).await? })
         };
         self.planner.run(work).await
