@@ -24,6 +24,7 @@ pub mod calls;
 pub mod config;
 pub mod database;
 pub mod diagnosis;
+pub mod duplicates;
 pub mod error;
 pub mod execute;
 pub mod flag;

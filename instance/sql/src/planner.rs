@@ -24,7 +24,7 @@ use crate::memory::{QueryMemory, TotalMemory};
 use crate::parse::STACK_BYTES;
 use crate::relations::Relations;
 use crate::sql_types::Tables;
-use crate::{ErrorCode, SqlError, calls, flag, functions, quantified, uuids, values};
+use crate::{ErrorCode, SqlError, calls, duplicates, flag, functions, quantified, uuids, values};
 
 /// How many of the greediest operators an error names when memory runs out.
 const NAMED_CONSUMERS: usize = 3;
@@ -167,13 +167,18 @@ fn check_relations(session: &SessionState, statement: &DataFusionStatement) -> R
     Ok(())
 }
 
-/// DataFusion's plan.
+/// DataFusion's plan; where it refuses names that stand twice, of the statement in which they do not.
 async fn plan_of(session: &SessionState, statement: DataFusionStatement) -> Result<LogicalPlan, SqlError> {
     let error = match session.statement_to_plan(statement.clone()).await {
         Ok(plan) => return Ok(plan),
         Err(error) => SqlError::from(error),
     };
     let DataFusionStatement::Statement(statement) = statement else { return Err(error) };
+    if let Some(renamed) = duplicates::told_apart(&statement)
+        && let Ok(plan) = session.statement_to_plan(DataFusionStatement::Statement(Box::new(renamed))).await
+    {
+        return Ok(plan);
+    }
     Err(diagnosis::of_statement(error, &statement))
 }
 

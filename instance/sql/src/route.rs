@@ -276,9 +276,7 @@ impl Target {
                 _ => return None,
             }
         }
-        // DataFusion refuses a name that stands twice; so that both ways agree, it decides.
-        let twice = shown.iter().enumerate().any(|(at, (name, _))| shown[..at].iter().any(|(other, _)| other == name));
-        (!twice).then_some(shown)
+        Some(shown)
     }
 
     fn shown_column(&self, name: &str) -> Option<Shown> {

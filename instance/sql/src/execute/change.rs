@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
+use chrono::{DateTime, Utc};
 use datafusion::sql::sqlparser::ast::{
     self, AssignmentTarget, BinaryOperator, Expr, FromTable, Ident, SelectItem, SetExpr, Spanned, TableFactor,
     TableWithJoins, UnaryOperator, Visit, Visitor,
@@ -16,14 +17,14 @@ use datafusion::sql::sqlparser::ast::{
 use kalamdb_engine::Engine;
 use kalamdb_engine::engine::{LookUp, RowWrite};
 use kalamdb_engine::hot::Key;
-use kalamdb_engine::schema::{DELETED, SEQ, Table};
+use kalamdb_engine::schema::{Column, DELETED, SEQ, Table};
 use kalamdb_engine::seq::Seq;
 use kalamdb_engine::value::{Row, Value};
 
 use super::expression::Expressions;
-use super::insert::{KnownStamp, stamps_of};
+use super::insert::{KnownStamp, is_default, stamps_of};
 use super::returning::Returning;
-use super::{Outcome, Scope, Statements, write};
+use super::{Outcome, Scope, Statements, now, write};
 use crate::authorize::{self, Access};
 use crate::bind::literal::{Literal, literal_of};
 use crate::bind::{names, value};
@@ -37,6 +38,19 @@ use crate::{ErrorCode, SqlError, rows};
 pub(super) struct Assignment<'a> {
     pub(super) place: usize,
     pub(super) value: &'a Expr,
+}
+
+/// What is set without being computed.
+enum Known {
+    Literal(Literal),
+    Default,
+}
+
+fn known(value: &Expr, scope: &Scope<'_>) -> Result<Option<Known>, SqlError> {
+    if is_default(value) {
+        return Ok(Some(Known::Default));
+    }
+    Ok(literal_of(value, scope.parameters)?.map(Known::Literal))
 }
 
 /// One row that a statement changes: how it was found, and what it becomes.
@@ -139,18 +153,19 @@ impl Statements {
         let Some(keys) = key_of(target, update.selection.as_ref(), scope)? else { return Ok(None) };
         let mut values = Vec::with_capacity(assignments.len());
         for assignment in assignments {
-            match literal_of(assignment.value, scope.parameters)? {
-                Some(literal) => values.push(literal),
+            match known(assignment.value, scope)? {
+                Some(known) => values.push(known),
                 None => return Ok(None),
             }
         }
+        let begun = now();
         let look_ups = write::look_up(relations, &target.table, &keys).await?;
         let mut changes = Vec::new();
         for (key, look_up) in keys.into_iter().zip(look_ups) {
             let Some(old) = row_of(&look_up) else { continue };
             let mut new = old.clone();
-            for (assignment, literal) in assignments.iter().zip(&values) {
-                new[assignment.place] = value::from_literal(literal, &target.table.columns[assignment.place])?;
+            for (assignment, known) in assignments.iter().zip(&values) {
+                new[assignment.place] = self.value_of(known, &target.table.columns[assignment.place], begun)?;
             }
             changes.extend(change(&target.table, key, look_up, new)?);
         }
@@ -167,11 +182,12 @@ impl Statements {
     ) -> Result<Vec<Change>, SqlError> {
         let table = &target.table;
         let mut items = own_columns(table, &update.table);
-        // Literals are no matter of DataFusion's, in which a number has fewer digits than a DECIMAL.
-        let literals = assignments.iter().map(|assignment| literal_of(assignment.value, scope.parameters));
-        let literals: Vec<Option<Literal>> = literals.collect::<Result<_, _>>()?;
-        let computed = assignments.iter().zip(&literals).filter(|(_, literal)| literal.is_none());
+        // Literals are no matter of DataFusion's, in which a number has fewer digits than a DECIMAL; it has no DEFAULT either.
+        let given = assignments.iter().map(|assignment| known(assignment.value, scope));
+        let given: Vec<Option<Known>> = given.collect::<Result<_, _>>()?;
+        let computed = assignments.iter().zip(&given).filter(|(_, known)| known.is_none());
         let computed: Vec<&Assignment<'_>> = computed.map(|(assignment, _)| assignment).collect();
+        let begun = now();
         items.extend(computed.iter().enumerate().map(|(at, assignment)| SelectItem::ExprWithAlias {
             expr: assignment.value.clone(),
             alias: Ident::with_quote('"', format!("_set_{at}")),
@@ -194,10 +210,13 @@ impl Statements {
             for (array, assignment) in set.iter().zip(&computed) {
                 columns[assignment.place] = rows::values_of(array, &table.columns[assignment.place])?;
             }
-            for (assignment, literal) in assignments.iter().zip(&literals) {
-                let Some(literal) = literal.as_ref().filter(|_| batch.num_rows() > 0) else { continue };
-                let value = value::from_literal(literal, &table.columns[assignment.place])?;
-                columns[assignment.place] = vec![value; batch.num_rows()];
+            for (assignment, known) in assignments.iter().zip(&given) {
+                let (column, rows) = (&table.columns[assignment.place], batch.num_rows());
+                columns[assignment.place] = match known {
+                    Some(Known::Literal(literal)) if rows > 0 => vec![value::from_literal(literal, column)?; rows],
+                    Some(Known::Default) => (0..rows).map(|_| self.default_of(column, begun)).collect(),
+                    _ => continue,
+                };
             }
             let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
             new_rows
@@ -210,6 +229,13 @@ impl Statements {
             changes.extend(change(table, key, look_up, new)?);
         }
         Ok(changes)
+    }
+
+    fn value_of(&self, known: &Known, column: &Column, begun: DateTime<Utc>) -> Result<Value, SqlError> {
+        match known {
+            Known::Literal(literal) => value::from_literal(literal, column),
+            Known::Default => Ok(self.default_of(column, begun)),
+        }
     }
 
     async fn keys_by_query(

@@ -72,16 +72,18 @@ impl Statements {
             Arc::clone(names::table(&relations.catalog, &name).map_err(|error| error.at(insert.table.span().start))?);
         authorize::check_table(&relations.catalog, &name, scope.identity, Access::Write)?;
         relations.check_impersonated(&name)?;
-        let places = places(&table, insert)?;
+        let places = if insert.source.is_some() { places(&table, insert)? } else { Vec::new() };
         let on_conflict = OnConflict::bind(&table, insert)?;
         let expressions = |beside| Expressions::new(self, relations, scope, &table, beside);
         let returning = match &insert.returning {
             Some(items) => Some(Returning::bind(&table, items, expressions(None)?)?),
             None => None,
         };
-        let source =
-            insert.source.as_deref().ok_or_else(|| SqlError::not_available("INSERT without VALUES or SELECT"))?;
-        let given = self.given_rows(&table, &places, source, relations, scope).await?;
+        let given = match insert.source.as_deref() {
+            Some(source) => self.given_rows(&table, &places, source, relations, scope).await?,
+            // DEFAULT VALUES.
+            None => vec![GivenRow::new()],
+        };
         self.check_row_count(given.len())?;
         let begun = now();
         let complete = |given| self.complete(&table, &places, given, begun);
@@ -90,7 +92,10 @@ impl Statements {
         let affected = match on_conflict {
             OnConflict::Fail => insertions(&table, proposals)?,
             OnConflict::Nothing => upsert::without_taken(&table, proposals),
-            OnConflict::Update(update) => upsert::updated(&table, proposals, update, &expressions(Some(EXCLUDED))?)?,
+            OnConflict::Update(update) => {
+                let default_of = |column: &Column| self.default_of(column, begun);
+                upsert::updated(&table, proposals, update, (&expressions(Some(EXCLUDED))?, &default_of))?
+            }
         };
         let Some(returning) = returning else {
             let count = affected.len();
@@ -250,7 +255,7 @@ fn literal_rows(
 }
 
 /// DEFAULT is a word that no column can have unquoted.
-fn is_default(expr: &Expr) -> bool {
+pub(super) fn is_default(expr: &Expr) -> bool {
     matches!(expr, Expr::Identifier(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default"))
 }
 

@@ -29,7 +29,7 @@ use crate::running::Ticket;
 use crate::sql_types::{SqlTypes, Tables};
 use crate::stream::{Opened, Producing, RowStream};
 use crate::wildcard::{self, Hidden};
-use crate::{ErrorCode, SqlError, planner, reply, rows};
+use crate::{ErrorCode, SqlError, duplicates, planner, reply, rows};
 
 /// How a query is answered.
 enum Reading {
@@ -290,7 +290,7 @@ pub(crate) fn result_columns(plan: &LogicalPlan, tables: Tables<'_>) -> Vec<Resu
         let origin = origin(plan, place).filter(|origin| !origin.joined);
         let table = origin.as_ref().and_then(|origin| tables.get(&origin.table));
         ResultColumn {
-            name: field.name().clone(),
+            name: duplicates::shown(field.name()).to_owned(),
             data_type: sql_type.map_or(by_arrow, wire_name),
             flags: origin.zip(table).map_or_else(Vec::new, |(origin, table)| flags(table, &origin.column)),
         }
