@@ -10,8 +10,8 @@
 //! [`cache`] holds what statements need not find out again, and [`prepared`] is how a plan serves many of them. [`stream`] and [`format`] give
 //! results of any size away in pieces, [`load`] takes rows in. [`running`] knows what runs now, [`memory`] what it may hold.
 //!
-//! [`wildcard`], [`flag`], [`uuids`] and [`quantified`] put right what DataFusion would understand in another way; [`sql_types`] and [`lineage`]
-//! tell what a column of a result is.
+//! [`wildcard`], [`flag`], [`uuids`], [`quantified`], [`values`], [`duplicates`], [`calls`], [`checked`] and [`sum`] put right what DataFusion
+//! would understand in another way, [`diagnosis`] what it says of mistakes; [`sql_types`] and [`lineage`] tell what a column of a result is.
 //!
 //! [`relations`] shows tables, `system` and `information_schema` to DataFusion, of one snapshot and for one user; [`reply`] turns
 //! results into the cells of the public protocol.
@@ -21,6 +21,7 @@ pub mod authorize;
 pub mod bind;
 pub mod cache;
 pub mod calls;
+pub mod checked;
 pub mod config;
 pub mod database;
 pub mod diagnosis;
@@ -46,6 +47,7 @@ pub mod rows;
 pub mod running;
 pub mod sql_types;
 pub mod stream;
+pub mod sum;
 pub mod transaction;
 pub mod uuids;
 pub mod values;

@@ -7,7 +7,7 @@ use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{AggregateUDF, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DataFusionStatement;
@@ -19,11 +19,13 @@ use tokio::task::JoinHandle;
 use crate::bind::literal::Parameters;
 use crate::bind::names::{CATALOG, DEFAULT_NAMESPACE};
 use crate::bind::sql_type::ColumnTypes;
+use crate::checked::CheckedArithmetic;
 use crate::diagnosis::{self, place_of_relation};
 use crate::memory::{QueryMemory, TotalMemory};
 use crate::parse::STACK_BYTES;
 use crate::relations::Relations;
 use crate::sql_types::Tables;
+use crate::sum::CheckedSum;
 use crate::{ErrorCode, SqlError, calls, duplicates, flag, functions, quantified, uuids, values};
 
 /// How many of the greediest operators an error names when memory runs out.
@@ -95,10 +97,12 @@ impl Planner {
         let merging = &mut session.options_mut().execution.sort_spill_reservation_bytes;
         *merging = (*merging).min(config.query_memory_bytes / SHARE_OF_MERGING);
         let state = SessionStateBuilder::new().with_config(session).with_runtime_env(runtime).with_default_features();
+        let state = state.with_analyzer_rule(Arc::new(CheckedArithmetic));
         let mut state = state.with_type_planner(Arc::new(ColumnTypes)).build();
         datafusion_functions_json::register_all(&mut state)?;
         let context = SessionContext::new_with_state(state);
         functions::generators(engine).into_iter().for_each(|function| context.register_udf(function));
+        context.register_udaf(AggregateUDF::from(CheckedSum::default()));
         let workers =
             Builder::new_multi_thread().thread_name("sql").thread_stack_size(STACK_BYTES).enable_all().build();
         let failed = |error| SqlError::new(ErrorCode::Internal, format!("failed to start the query threads: {error}"));

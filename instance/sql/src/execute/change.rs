@@ -194,7 +194,8 @@ impl Statements {
         }));
         let selection = update.selection.as_ref().map(|selection| of_live_rows(selection, &update.table));
         let query = select(items, update.table.clone(), selection, relations, scope)?;
-        let found = self.run_planned(query, relations, scope).await?;
+        let names: Vec<String> = computed.iter().map(|set| table.columns[set.place].name.clone()).collect();
+        let found = self.run_planned(query, relations, scope).await.map_err(|error| write::naming(error, &names))?;
         let (mut keys, mut new_rows) = (Vec::new(), Vec::new());
         for batch in &found.batches {
             let (own, set) = batch.columns().split_at(table.columns.len());

@@ -22,7 +22,7 @@ use super::{Scope, Statements, now};
 use crate::bind::literal::Parameters;
 use crate::bind::names::fold;
 use crate::relations::Relations;
-use crate::{ErrorCode, SqlError, calls, rows};
+use crate::{ErrorCode, SqlError, calls, checked, rows};
 
 /// Binds and evaluates expressions over rows of one table, each perhaps beside another row of the same table.
 pub(super) struct Expressions<'a> {
@@ -80,7 +80,8 @@ impl<'a> Expressions<'a> {
             .with_query_execution_start_time(Some(now()))
             .build();
         let simplifier = ExprSimplifier::new(context);
-        let planned = simplifier.simplify(simplifier.coerce(planned, &self.schema)?)?;
+        let coerced = checked::arithmetic(simplifier.coerce(planned, &self.schema)?, &self.schema)?;
+        let planned = simplifier.simplify(coerced)?;
         Ok(self.session.create_physical_expr(planned, &self.schema)?)
     }
 

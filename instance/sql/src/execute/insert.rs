@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use datafusion::sql::sqlparser::ast::{self, Expr, SetExpr, Spanned, Value as AstValue};
+use datafusion::sql::sqlparser::ast::{self, Expr, SelectItem, SetExpr, Spanned, Value as AstValue};
 use kalamdb_engine::Engine;
 use kalamdb_engine::engine::{LookUp, RowWrite};
 use kalamdb_engine::hot::Key;
@@ -139,7 +139,9 @@ impl Statements {
         } else {
             wildcard::write_out(&mut source, &relations.catalog, scope.namespace, Hidden::System)?;
         }
-        let found = self.run_planned(ast::Statement::Query(Box::new(source)), relations, scope).await?;
+        let computed = computed_columns(table, places, &source.body);
+        let found = self.run_planned(ast::Statement::Query(Box::new(source)), relations, scope).await;
+        let found = found.map_err(|error| write::naming(error, &computed))?;
         if found.columns.len() != places.len() {
             let text = format!("INSERT names {} column(s), its source has {}", places.len(), found.columns.len());
             return Err(SqlError::new(ErrorCode::InvalidSql, text));
@@ -252,6 +254,24 @@ fn literal_rows(
         rows.push(row);
     }
     Ok(Some(rows))
+}
+
+/// The columns whose values are computed and not just taken over, as far as the text tells.
+fn computed_columns(table: &Table, places: &[usize], source: &SetExpr) -> Vec<String> {
+    let is_computed = |at: usize| match source {
+        SetExpr::Values(values) => values.rows.iter().any(|row| row.content.get(at).is_some_and(computes)),
+        SetExpr::Select(select) if select.projection.len() == places.len() => match &select.projection[at] {
+            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => computes(expr),
+            _ => true,
+        },
+        _ => true,
+    };
+    let places = places.iter().enumerate().filter(|(at, _)| is_computed(*at));
+    places.map(|(_, place)| table.columns[*place].name.clone()).collect()
+}
+
+fn computes(expr: &Expr) -> bool {
+    names::column_name(expr).is_none() && !matches!(expr, Expr::Value(_))
 }
 
 /// DEFAULT is a word that no column can have unquoted.

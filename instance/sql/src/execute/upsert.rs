@@ -133,8 +133,9 @@ fn new_rows(
         let values = if is_default(assignment.value) {
             (0..batch.num_rows()).map(|_| default_of(column)).collect()
         } else {
-            let bound = expressions.bind(assignment.value, "ON CONFLICT … SET")?;
-            rows::values_of(&evaluate(&bound, &batch)?, column)?
+            let named = |error| write::naming(error, std::slice::from_ref(&column.name));
+            let bound = expressions.bind(assignment.value, "ON CONFLICT … SET").map_err(named)?;
+            rows::values_of(&evaluate(&bound, &batch).map_err(named)?, column)?
         };
         columns.push(values.into_iter());
     }
