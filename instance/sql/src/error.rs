@@ -2,6 +2,7 @@
 
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::sql::sqlparser::tokenizer::Location;
 use kalamdb_engine::EngineError;
 
 /// Stable codes of the public protocol. The texts beside them may change, these do not.
@@ -116,6 +117,14 @@ impl SqlError {
         Self::new(ErrorCode::NotAvailable, format!("{what} is not available in this version"))
     }
 
+    /// The same, with the place in the request's text where the mistake is, unless it is known already.
+    pub fn at(self, place: Location) -> Self {
+        if place == Location::empty() || self.message.contains(" at Line: ") {
+            return self;
+        }
+        Self { message: format!("{}{place}", self.message), ..self }
+    }
+
     /// Says which statement of the request failed, counted from 1.
     pub fn in_statement(self, number: usize, text: &str) -> Self {
         Self {
@@ -171,37 +180,8 @@ impl From<ParserError> for SqlError {
     }
 }
 
-/// How DataFusion says that the spill folder is full.
-const SPILL_FULL: &str = "used disk space during the spilling process";
-/// What to do about it: DataFusion names settings of its own, which nobody can set here.
-const RESOURCES: &str = "select less at a time, or raise sql.query_memory_bytes, sql.memory_bytes or sql.spill_bytes";
-
-impl From<DataFusionError> for SqlError {
-    fn from(error: DataFusionError) -> Self {
-        if let Some(engine) = engine_error(&error) {
-            return engine;
-        }
-        let code = match error.find_root() {
-            DataFusionError::SQL(..) | DataFusionError::Plan(_) | DataFusionError::SchemaError(..) => {
-                ErrorCode::InvalidSql
-            }
-            DataFusionError::NotImplemented(_) => ErrorCode::NotAvailable,
-            DataFusionError::ResourcesExhausted(_) => ErrorCode::ResourcesExhausted,
-            DataFusionError::Internal(_) => ErrorCode::Internal,
-            // Where a full spill folder is met by what reads and writes Arrow, nothing but the text tells it.
-            root if root.to_string().contains(SPILL_FULL) => ErrorCode::ResourcesExhausted,
-            _ => ErrorCode::Execution,
-        };
-        let text = error.strip_backtrace();
-        match code {
-            ErrorCode::ResourcesExhausted => Self::new(code, format!("{text} ({RESOURCES})")),
-            _ => Self::new(code, text),
-        }
-    }
-}
-
 /// The engine's error that DataFusion carried through a scan.
-fn engine_error(error: &DataFusionError) -> Option<SqlError> {
+pub(crate) fn engine_error(error: &DataFusionError) -> Option<SqlError> {
     let DataFusionError::External(inner) = error.find_root() else { return None };
     // What keeps tables apart from users says so below SQL, too.
     if let Some(own) = inner.downcast_ref::<SqlError>() {

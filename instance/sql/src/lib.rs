@@ -11,8 +11,8 @@
 //! results of any size away in pieces, [`load`] takes rows in. [`running`] knows what runs now, [`turns`] how many may,
 //! [`memory`] and [`growth`] what they may hold, [`contention`] how writers of the same rows give way to each other.
 //!
-//! [`wildcard`], [`flag`], [`uuids`] and [`quantified`] put right what DataFusion would understand in another way; [`sql_types`] and [`lineage`]
-//! tell what a column of a result is.
+//! [`wildcard`], [`flag`], [`uuids`], [`quantified`], [`values`], [`duplicates`], [`calls`], [`checked`] and [`sum`] put right what DataFusion
+//! would understand in another way, [`diagnosis`] what it says of mistakes; [`sql_types`] and [`lineage`] tell what a column of a result is.
 //!
 //! [`relations`] shows tables, `system` and `information_schema` to DataFusion, of one snapshot and for one user; [`reply`] turns
 //! results into the cells of the public protocol.
@@ -21,9 +21,13 @@ pub mod audit;
 pub mod authorize;
 pub mod bind;
 pub mod cache;
+pub mod calls;
+pub mod checked;
 pub mod config;
 pub mod contention;
 pub mod database;
+pub mod diagnosis;
+pub mod duplicates;
 pub mod error;
 pub mod execute;
 pub mod flag;
@@ -46,9 +50,11 @@ pub mod rows;
 pub mod running;
 pub mod sql_types;
 pub mod stream;
+pub mod sum;
 pub mod transaction;
 pub mod turns;
 pub mod uuids;
+pub mod values;
 pub mod wildcard;
 
 pub use config::SqlConfig;

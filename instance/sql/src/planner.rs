@@ -7,7 +7,7 @@ use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::memory_pool::{MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{AggregateUDF, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DataFusionStatement;
@@ -19,13 +19,16 @@ use tokio::task::JoinHandle;
 use crate::bind::literal::Parameters;
 use crate::bind::names::{CATALOG, DEFAULT_NAMESPACE};
 use crate::bind::sql_type::ColumnTypes;
+use crate::checked::CheckedArithmetic;
+use crate::diagnosis::{self, place_of_relation};
 use crate::growth::{self, Account};
 use crate::memory::{QueryMemory, TotalMemory};
 use crate::parse::STACK_BYTES;
 use crate::relations::Relations;
 use crate::sql_types::Tables;
+use crate::sum::CheckedSum;
 use crate::turns::Lane;
-use crate::{ErrorCode, SqlError, flag, functions, quantified, uuids};
+use crate::{ErrorCode, SqlError, calls, duplicates, flag, functions, quantified, uuids, values};
 
 /// How many of the greediest operators an error names when memory runs out.
 const NAMED_CONSUMERS: usize = 3;
@@ -125,15 +128,19 @@ impl Planner {
         // Filters on the scan are exact only together with late materialisation; without it they would read every column.
         session.options_mut().execution.parquet.pushdown_filters = true;
         session.options_mut().sql_parser.map_string_types_to_utf8view = false;
+        // So that errors say where.
+        session.options_mut().sql_parser.collect_spans = true;
         // What a sort keeps aside for merging what it spilled must leave room for what it sorts.
         let merging = &mut session.options_mut().execution.sort_spill_reservation_bytes;
         *merging = (*merging).min(config.query_memory_bytes / SHARE_OF_MERGING);
         let state = SessionStateBuilder::new().with_config(session).with_runtime_env(runtime).with_default_features();
+        let state = state.with_analyzer_rule(Arc::new(CheckedArithmetic));
         let mut state = state.with_type_planner(Arc::new(ColumnTypes)).build();
         datafusion_functions_json::register_all(&mut state)?;
         growth::bound(&mut state, config.query_memory_bytes / SHARE_OF_CALL)?;
         let context = SessionContext::new_with_state(state);
         functions::generators(engine).into_iter().for_each(|function| context.register_udf(function));
+        context.register_udaf(AggregateUDF::from(CheckedSum::default()));
         let workers = Workers::new();
         let failed = |error| SqlError::new(ErrorCode::Internal, format!("failed to start the query threads: {error}"));
         let memory = TotalMemory::new(config.memory_bytes);
@@ -209,10 +216,29 @@ fn check_relations(session: &SessionState, statement: &DataFusionStatement) -> R
         let schema = session.schema_for_ref(reference.clone()).ok();
         if !is_function && !schema.is_some_and(|schema| schema.table_exist(reference.table())) {
             let namespace = reference.schema().unwrap_or(default);
-            return Err(SqlError::not_found("table", format!("{namespace}.{}", reference.table())));
+            let missing = SqlError::not_found("table", format!("{namespace}.{}", reference.table()));
+            return Err(match statement {
+                DataFusionStatement::Statement(written) => missing.at(place_of_relation(written, &reference)),
+                _ => missing,
+            });
         }
     }
     Ok(())
+}
+
+/// DataFusion's plan; where it refuses names that stand twice, of the statement in which they do not.
+async fn plan_of(session: &SessionState, statement: DataFusionStatement) -> Result<LogicalPlan, SqlError> {
+    let error = match session.statement_to_plan(statement.clone()).await {
+        Ok(plan) => return Ok(plan),
+        Err(error) => SqlError::from(error),
+    };
+    let DataFusionStatement::Statement(statement) = statement else { return Err(error) };
+    if let Some(renamed) = duplicates::told_apart(&statement)
+        && let Ok(plan) = session.statement_to_plan(DataFusionStatement::Statement(Box::new(renamed))).await
+    {
+        return Ok(plan);
+    }
+    Err(diagnosis::of_statement(error, &statement))
 }
 
 /// The plan of a statement that only reads, its parameters bound as typed literals.
@@ -233,11 +259,13 @@ pub async fn plan_with_placeholders(
     parameters: &Parameters,
     tables: Tables<'_>,
 ) -> Result<LogicalPlan, SqlError> {
+    calls::check(&statement, session)?;
     Account::begin_planning(session.config_options());
     quantified::qualify(&mut statement);
+    values::with_queries_as_selects(&mut statement)?;
     let statement = DataFusionStatement::Statement(Box::new(statement));
     check_relations(session, &statement)?;
-    let plan = session.statement_to_plan(statement).await?;
+    let plan = plan_of(session, statement).await?;
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
     for placeholder in plan.get_parameter_names()? {
         parameters.get(&placeholder)?;
@@ -247,8 +275,13 @@ pub async fn plan_with_placeholders(
 }
 
 /// What runs for a plan.
-pub async fn physical(session: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
-    physical_of_optimised(session, &session.optimize(plan)?).await
+pub async fn physical(
+    session: &SessionState,
+    plan: &LogicalPlan,
+    statement: &ast::Statement,
+) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
+    let made = async { make_physical(session, &session.optimize(plan)?).await };
+    made.await.map_err(|error| diagnosis::of_plan(error, plan, statement))
 }
 
 /// The same of a plan that was optimised already.
@@ -256,8 +289,15 @@ pub async fn physical_of_optimised(
     session: &SessionState,
     plan: &LogicalPlan,
 ) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
+    Ok(make_physical(session, plan).await?)
+}
+
+async fn make_physical(
+    session: &SessionState,
+    plan: &LogicalPlan,
+) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
     Account::begin_running(session.config_options());
-    Ok(session.query_planner().create_physical_plan(plan, session).await?)
+    session.query_planner().create_physical_plan(plan, session).await
 }
 
 #[cfg(test)]

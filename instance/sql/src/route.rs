@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Ident, Query, SelectFlavor, SelectItem, SetExpr, TableFactor, TableWithJoins,
+    BinaryOperator, Expr, Ident, Query, Select, SelectFlavor, SelectItem, SetExpr, TableFactor, TableWithJoins,
     WildcardAdditionalOptions,
 };
 use kalamdb_engine::catalog::Catalog;
@@ -49,24 +49,8 @@ pub fn point_read(
     parameters: &Parameters,
 ) -> Result<Option<PointRead>, SqlError> {
     let SetExpr::Select(select) = query.body.as_ref() else { return Ok(None) };
-    let simple_select = select.distinct.is_none()
-        && select.top.is_none()
-        && select.exclude.is_none()
-        && select.into.is_none()
-        && select.lateral_views.is_empty()
-        && select.prewhere.is_none()
-        && select.connect_by.is_empty()
-        && is_empty_group_by(&select.group_by)
-        && select.cluster_by.is_empty()
-        && select.distribute_by.is_empty()
-        && select.sort_by.is_empty()
-        && select.having.is_none()
-        && select.named_window.is_empty()
-        && select.qualify.is_none()
-        && select.value_table_mode.is_none()
-        && select.flavor == SelectFlavor::Standard;
     let [from] = select.from.as_slice() else { return Ok(None) };
-    if !has_only_a_body(query) || !simple_select {
+    if !has_only_a_body(query) || !has_only_a_where(select) {
         return Ok(None);
     }
     let Some(target) = Target::of(from, catalog, namespace) else { return Ok(None) };
@@ -77,7 +61,7 @@ pub fn point_read(
 }
 
 /// Whether there is nothing around the SELECT. All fields are named, so that a new one has to be thought of.
-fn has_only_a_body(query: &Query) -> bool {
+pub fn has_only_a_body(query: &Query) -> bool {
     let Query {
         body: _,
         with,
@@ -99,6 +83,53 @@ fn has_only_a_body(query: &Query) -> bool {
         && settings.is_none()
         && format_clause.is_none()
         && pipe_operators.is_empty()
+}
+
+/// Whether the SELECT consists of columns, tables and a WHERE.
+fn has_only_a_where(select: &Select) -> bool {
+    let Select {
+        select_token: _,
+        optimizer_hints: _,
+        distinct,
+        select_modifiers,
+        top,
+        top_before_distinct: _,
+        projection: _,
+        exclude,
+        into,
+        from: _,
+        lateral_views,
+        prewhere,
+        selection: _,
+        connect_by,
+        group_by,
+        cluster_by,
+        distribute_by,
+        sort_by,
+        having,
+        named_window,
+        qualify,
+        window_before_qualify: _,
+        value_table_mode,
+        flavor,
+    } = select;
+    distinct.is_none()
+        && select_modifiers.is_none()
+        && top.is_none()
+        && exclude.is_none()
+        && into.is_none()
+        && lateral_views.is_empty()
+        && prewhere.is_none()
+        && connect_by.is_empty()
+        && is_empty_group_by(group_by)
+        && cluster_by.is_empty()
+        && distribute_by.is_empty()
+        && sort_by.is_empty()
+        && having.is_none()
+        && named_window.is_empty()
+        && qualify.is_none()
+        && value_table_mode.is_none()
+        && *flavor == SelectFlavor::Standard
 }
 
 fn is_empty_group_by(group_by: &datafusion::sql::sqlparser::ast::GroupByExpr) -> bool {
@@ -135,12 +166,24 @@ impl KeyOf {
 impl Target {
     /// The one table of a FROM clause without joins; none for anything else, and for tables that do not exist.
     pub fn of(from: &TableWithJoins, catalog: &Catalog, namespace: &str) -> Option<Self> {
-        let TableFactor::Table { name, alias, args: None, version: None, sample: None, with_ordinality: false, .. } =
-            &from.relation
+        let TableWithJoins { relation, joins } = from;
+        let TableFactor::Table {
+            name,
+            alias,
+            args: None,
+            with_hints,
+            version: None,
+            with_ordinality: false,
+            partitions,
+            json_path: None,
+            sample: None,
+            index_hints,
+        } = relation
         else {
             return None;
         };
-        if !from.joins.is_empty() || alias.as_ref().is_some_and(|alias| !alias.columns.is_empty()) {
+        let is_bare = with_hints.is_empty() && partitions.is_empty() && index_hints.is_empty() && joins.is_empty();
+        if !is_bare || alias.as_ref().is_some_and(|alias| !alias.columns.is_empty()) {
             return None;
         }
         let table_name: TableName = table_name(name, namespace).ok()?;
@@ -238,9 +281,7 @@ impl Target {
                 _ => return None,
             }
         }
-        // DataFusion refuses a name that stands twice; so that both ways agree, it decides.
-        let twice = shown.iter().enumerate().any(|(at, (name, _))| shown[..at].iter().any(|(other, _)| other == name));
-        (!twice).then_some(shown)
+        Some(shown)
     }
 
     fn shown_column(&self, name: &str) -> Option<Shown> {

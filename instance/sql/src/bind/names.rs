@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, TableObject};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, Spanned, TableObject};
 use kalamdb_engine::catalog::Catalog;
 use kalamdb_engine::schema::{Column, Table, TableName};
 
@@ -62,7 +62,8 @@ pub fn insert_target(target: &TableObject, namespace: &str) -> Result<TableName,
 /// The place of a column within its table, by the last part of its name. System columns can't be written.
 pub fn column_place(table: &Table, name: &ObjectName) -> Result<usize, SqlError> {
     let last = name.0.last().and_then(|part| part.as_ident()).map(fold).unwrap_or_default();
-    table.columns.iter().position(|column| column.name == last).ok_or_else(|| unknown_column(table, &last))
+    let place = table.columns.iter().position(|column| column.name == last);
+    place.ok_or_else(|| unknown_column(table, &last).at(name.span().start))
 }
 
 fn unknown_column(table: &Table, name: &str) -> SqlError {

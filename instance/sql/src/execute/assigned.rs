@@ -1,11 +1,13 @@
 //! What an UPDATE sets in the row whose key it names, computed beside that row alone: nothing is planned for it.
 
+use chrono::{DateTime, Utc};
 use kalamdb_engine::schema::Table;
 use kalamdb_engine::value::{Row, Value};
 
 use super::change::Assignment;
 use super::expression::{Bound, Expressions, evaluate};
-use super::{Scope, Statements};
+use super::insert::is_default;
+use super::{Scope, Statements, now, write};
 use crate::bind::literal::{Literal, literal_of};
 use crate::bind::value;
 use crate::relations::Relations;
@@ -14,6 +16,8 @@ use crate::{ErrorCode, SqlError, rows};
 
 /// The new values of an UPDATE's columns.
 pub(super) struct Assigned<'a> {
+    statements: &'a Statements,
+    begun: DateTime<Utc>,
     table: &'a Table,
     expressions: Option<Expressions<'a>>,
     values: Vec<(usize, Assignable)>,
@@ -22,13 +26,14 @@ pub(super) struct Assigned<'a> {
 enum Assignable {
     /// No matter of DataFusion's, in which a number has fewer digits than a DECIMAL.
     Literal(Literal),
+    Default,
     Computed(Bound),
 }
 
 impl<'a> Assigned<'a> {
     /// None where one of them needs more than the row, or is wrong: a query then tells.
     pub(super) fn bind(
-        statements: &Statements,
+        statements: &'a Statements,
         relations: &Relations,
         scope: &Scope<'a>,
         target: &'a Target,
@@ -40,6 +45,7 @@ impl<'a> Assigned<'a> {
         for Assignment { place, value } in assignments {
             let value = match literal_of(value, scope.parameters)? {
                 Some(literal) => Assignable::Literal(literal),
+                None if is_default(value) => Assignable::Default,
                 // Expressions know the table by its own name.
                 None if target.is_aliased() => return Ok(None),
                 None => {
@@ -53,7 +59,7 @@ impl<'a> Assigned<'a> {
             };
             values.push((*place, value));
         }
-        Ok(Some(Self { table, expressions, values }))
+        Ok(Some(Self { statements, begun: now(), table, expressions, values }))
     }
 
     /// The row with its new values.
@@ -64,7 +70,11 @@ impl<'a> Assigned<'a> {
             let column = &self.table.columns[*place];
             new[*place] = match (assignable, &batch) {
                 (Assignable::Literal(literal), _) => value::from_literal(literal, column)?,
-                (Assignable::Computed(bound), Some(batch)) => only(rows::values_of(&evaluate(bound, batch)?, column)?)?,
+                (Assignable::Default, _) => self.statements.default_of(column, self.begun),
+                (Assignable::Computed(bound), Some(batch)) => {
+                    let named = |error| write::naming(error, std::slice::from_ref(&column.name));
+                    only(rows::values_of(&evaluate(bound, batch).map_err(named)?, column)?)?
+                }
                 (Assignable::Computed(_), None) => only(Vec::new())?,
             };
         }

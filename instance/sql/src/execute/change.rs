@@ -9,22 +9,23 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
+use chrono::{DateTime, Utc};
 use datafusion::sql::sqlparser::ast::{
-    self, AssignmentTarget, BinaryOperator, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins,
-    UnaryOperator, Visit, Visitor,
+    self, AssignmentTarget, BinaryOperator, Expr, FromTable, Ident, SelectItem, SetExpr, Spanned, TableFactor,
+    TableWithJoins, UnaryOperator, Visit, Visitor,
 };
 use kalamdb_engine::Engine;
 use kalamdb_engine::engine::{LookUp, RowWrite};
 use kalamdb_engine::hot::Key;
-use kalamdb_engine::schema::{DELETED, SEQ, Table};
+use kalamdb_engine::schema::{Column, DELETED, SEQ, Table};
 use kalamdb_engine::seq::Seq;
 use kalamdb_engine::value::{Row, Value};
 
 use super::assigned::Assigned;
 use super::expression::Expressions;
-use super::insert::{KnownStamp, stamps_of};
+use super::insert::{KnownStamp, is_default, stamps_of};
 use super::returning::Returning;
-use super::{Outcome, Scope, Statements, write};
+use super::{Outcome, Scope, Statements, now, write};
 use crate::authorize::{self, Access};
 use crate::bind::literal::{Literal, literal_of};
 use crate::bind::{names, value};
@@ -38,6 +39,19 @@ use crate::{ErrorCode, SqlError, rows};
 pub(super) struct Assignment<'a> {
     pub(super) place: usize,
     pub(super) value: &'a Expr,
+}
+
+/// What is set without being computed.
+enum Known {
+    Literal(Literal),
+    Default,
+}
+
+fn known(value: &Expr, scope: &Scope<'_>) -> Result<Option<Known>, SqlError> {
+    if is_default(value) {
+        return Ok(Some(Known::Default));
+    }
+    Ok(literal_of(value, scope.parameters)?.map(Known::Literal))
 }
 
 /// One row that a statement changes: how it was found, and what it becomes.
@@ -54,15 +68,6 @@ impl Statements {
         relations: &Relations,
         scope: &Scope<'_>,
     ) -> Result<Outcome, SqlError> {
-        let extensions = [
-            (update.from.is_some(), "UPDATE … FROM"),
-            (update.output.is_some(), "UPDATE … OUTPUT"),
-            (
-                update.or.is_some() || !update.order_by.is_empty() || update.limit.is_some(),
-                "UPDATE with OR, ORDER BY or LIMIT",
-            ),
-        ];
-        refuse(&extensions)?;
         let target = target(&update.table, relations, scope)?;
         if target.table.primary_key.is_empty() {
             let what = format!("UPDATE of table '{}', whose rows have no PRIMARY KEY,", target.table.name);
@@ -83,12 +88,6 @@ impl Statements {
         relations: &Relations,
         scope: &Scope<'_>,
     ) -> Result<Outcome, SqlError> {
-        let extensions = [
-            (delete.using.is_some() || !delete.tables.is_empty(), "DELETE from several tables"),
-            (delete.output.is_some(), "DELETE … OUTPUT"),
-            (!delete.order_by.is_empty() || delete.limit.is_some(), "DELETE with ORDER BY or LIMIT"),
-        ];
-        refuse(&extensions)?;
         let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
         let [from] = from.as_slice() else { return Err(SqlError::not_available("DELETE from several tables")) };
         let target = target(from, relations, scope)?;
@@ -176,18 +175,20 @@ impl Statements {
     ) -> Result<Vec<Change>, SqlError> {
         let table = &target.table;
         let mut items = own_columns(table, &update.table);
-        // Literals are no matter of DataFusion's, in which a number has fewer digits than a DECIMAL.
-        let literals = assignments.iter().map(|assignment| literal_of(assignment.value, scope.parameters));
-        let literals: Vec<Option<Literal>> = literals.collect::<Result<_, _>>()?;
-        let computed = assignments.iter().zip(&literals).filter(|(_, literal)| literal.is_none());
+        // Literals are no matter of DataFusion's, in which a number has fewer digits than a DECIMAL; it has no DEFAULT either.
+        let given = assignments.iter().map(|assignment| known(assignment.value, scope));
+        let given: Vec<Option<Known>> = given.collect::<Result<_, _>>()?;
+        let computed = assignments.iter().zip(&given).filter(|(_, known)| known.is_none());
         let computed: Vec<&Assignment<'_>> = computed.map(|(assignment, _)| assignment).collect();
+        let begun = now();
         items.extend(computed.iter().enumerate().map(|(at, assignment)| SelectItem::ExprWithAlias {
             expr: assignment.value.clone(),
             alias: Ident::with_quote('"', format!("_set_{at}")),
         }));
         let selection = update.selection.as_ref().map(|selection| of_live_rows(selection, &update.table));
         let query = select(items, update.table.clone(), selection, relations, scope)?;
-        let found = self.run_planned(query, relations, scope).await?;
+        let names: Vec<String> = computed.iter().map(|set| table.columns[set.place].name.clone()).collect();
+        let found = self.run_planned(query, relations, scope).await.map_err(|error| write::naming(error, &names))?;
         let (mut keys, mut new_rows) = (Vec::new(), Vec::new());
         for batch in &found.batches {
             let (own, set) = batch.columns().split_at(table.columns.len());
@@ -203,10 +204,13 @@ impl Statements {
             for (array, assignment) in set.iter().zip(&computed) {
                 columns[assignment.place] = rows::values_of(array, &table.columns[assignment.place])?;
             }
-            for (assignment, literal) in assignments.iter().zip(&literals) {
-                let Some(literal) = literal.as_ref().filter(|_| batch.num_rows() > 0) else { continue };
-                let value = value::from_literal(literal, &table.columns[assignment.place])?;
-                columns[assignment.place] = vec![value; batch.num_rows()];
+            for (assignment, known) in assignments.iter().zip(&given) {
+                let (column, rows) = (&table.columns[assignment.place], batch.num_rows());
+                columns[assignment.place] = match known {
+                    Some(Known::Literal(literal)) if rows > 0 => vec![value::from_literal(literal, column)?; rows],
+                    Some(Known::Default) => (0..rows).map(|_| self.default_of(column, begun)).collect(),
+                    _ => continue,
+                };
             }
             let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
             new_rows
@@ -268,22 +272,15 @@ fn stamp(table: &Table, change: &Change) -> Result<KnownStamp, SqlError> {
     })
 }
 
-fn refuse(extensions: &[(bool, &str)]) -> Result<(), SqlError> {
-    match extensions.iter().find(|(found, _)| *found) {
-        Some((_, what)) => Err(SqlError::not_available(what)),
-        None => Ok(()),
-    }
-}
-
 /// The table that the statement writes, if the user may.
 fn target(from: &TableWithJoins, relations: &Relations, scope: &Scope<'_>) -> Result<Target, SqlError> {
-    let TableFactor::Table { name, .. } = &from.relation else {
+    let TableFactor::Table { name: written, .. } = &from.relation else {
         return Err(SqlError::new(ErrorCode::InvalidSql, format!("'{from}' is not a table that can be written")));
     };
-    let name = names::table_name(name, scope.namespace)?;
+    let name = names::table_name(written, scope.namespace)?;
     authorize::check_table(&relations.catalog, &name, scope.identity, Access::Write)?;
     relations.check_impersonated(&name)?;
-    names::table(&relations.catalog, &name)?;
+    names::table(&relations.catalog, &name).map_err(|error| error.at(written.span().start))?;
     Target::of(from, &relations.catalog, scope.namespace)
         .ok_or_else(|| SqlError::not_available(format!("UPDATE or DELETE of '{from}'")))
 }

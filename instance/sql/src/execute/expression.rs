@@ -25,7 +25,7 @@ use crate::bind::names::fold;
 use crate::growth::Account;
 use crate::relations::Relations;
 use crate::sql_types::{SqlTypes, Tables};
-use crate::{ErrorCode, SqlError, rows, uuids};
+use crate::{ErrorCode, SqlError, calls, checked, rows, uuids};
 
 /// Binds and evaluates expressions over rows of one table, each perhaps beside another row of the same table.
 pub(super) struct Expressions<'a> {
@@ -77,6 +77,7 @@ impl<'a> Expressions<'a> {
         if expr.visit(&mut HasQuery).is_break() {
             return Err(SqlError::not_available(format!("a subquery in {what}")));
         }
+        calls::check(expr, &self.session)?;
         let mut expr = expr.clone();
         let _ = VisitMut::visit(&mut expr, &mut Qualify { table: self.table, name: &self.name });
         let planned =
@@ -102,7 +103,8 @@ impl<'a> Expressions<'a> {
             .build();
         let simplifier = ExprSimplifier::new(context);
         Account::begin_planning(self.session.config_options());
-        let planned = simplifier.simplify(simplifier.coerce(planned, self.schema())?)?;
+        let coerced = checked::arithmetic(simplifier.coerce(planned, self.schema())?, self.schema())?;
+        let planned = simplifier.simplify(coerced)?;
         Account::begin_running(self.session.config_options());
         Ok(Bound { expr: self.session.create_physical_expr(planned, self.schema())?, sql_type })
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use datafusion::sql::sqlparser::ast::{self, Expr, SetExpr, Value as AstValue};
+use datafusion::sql::sqlparser::ast::{self, Expr, SelectItem, SetExpr, Spanned, Value as AstValue};
 use kalamdb_engine::Engine;
 use kalamdb_engine::engine::{LookUp, RowWrite};
 use kalamdb_engine::hot::Key;
@@ -22,6 +22,7 @@ use crate::authorize::{self, Access};
 use crate::bind::literal::literal_of;
 use crate::bind::{direct, names, value};
 use crate::relations::Relations;
+use crate::route;
 use crate::wildcard::{self, Hidden};
 use crate::{ErrorCode, SqlError, functions, rows};
 
@@ -66,21 +67,23 @@ impl Statements {
         relations: &Relations,
         scope: &Scope<'_>,
     ) -> Result<Outcome, SqlError> {
-        refuse_extensions(insert)?;
         let name = names::insert_target(&insert.table, scope.namespace)?;
-        let table = Arc::clone(names::table(&relations.catalog, &name)?);
+        let table =
+            Arc::clone(names::table(&relations.catalog, &name).map_err(|error| error.at(insert.table.span().start))?);
         authorize::check_table(&relations.catalog, &name, scope.identity, Access::Write)?;
         relations.check_impersonated(&name)?;
-        let places = places(&table, insert)?;
+        let places = if insert.source.is_some() { places(&table, insert)? } else { Vec::new() };
         let on_conflict = OnConflict::bind(&table, insert)?;
         let expressions = |beside| Expressions::new(self, relations, scope, &table, beside);
         let returning = match &insert.returning {
             Some(items) => Some(Returning::bind(&table, items, expressions(None)?)?),
             None => None,
         };
-        let source =
-            insert.source.as_deref().ok_or_else(|| SqlError::not_available("INSERT without VALUES or SELECT"))?;
-        let given = self.given_rows(&table, &places, source, relations, scope).await?;
+        let given = match insert.source.as_deref() {
+            Some(source) => self.given_rows(&table, &places, source, relations, scope).await?,
+            // DEFAULT VALUES.
+            None => vec![GivenRow::new()],
+        };
         self.check_row_count(given.len())?;
         let begun = now();
         let complete = |given| self.complete(&table, &places, given, begun);
@@ -89,7 +92,10 @@ impl Statements {
         let affected = match on_conflict {
             OnConflict::Fail => insertions(&table, proposals)?,
             OnConflict::Nothing => upsert::without_taken(&table, proposals),
-            OnConflict::Update(update) => upsert::updated(&table, proposals, update, &expressions(Some(EXCLUDED))?)?,
+            OnConflict::Update(update) => {
+                let default_of = |column: &Column| self.default_of(column, begun);
+                upsert::updated(&table, proposals, update, (&expressions(Some(EXCLUDED))?, &default_of))?
+            }
         };
         let Some(returning) = returning else {
             let count = affected.len();
@@ -113,9 +119,12 @@ impl Statements {
         relations: &Relations,
         scope: &Scope<'_>,
     ) -> Result<Vec<GivenRow>, SqlError> {
+        // What stands around VALUES decides which of them are meant.
+        let is_bare = route::has_only_a_body(source);
         if let SetExpr::Values(values) = source.body.as_ref() {
             check_widths(table, places, values)?;
-            if self.takes_shortcuts()
+            if is_bare
+                && self.takes_shortcuts()
                 && let Some(rows) = literal_rows(table, places, values, scope)?
             {
                 return Ok(rows);
@@ -123,12 +132,16 @@ impl Statements {
         }
         let mut source = source.clone();
         let mut known = Vec::new();
-        if let SetExpr::Values(values) = source.body.as_mut() {
+        if let SetExpr::Values(values) = source.body.as_mut()
+            && is_bare
+        {
             known = take_known(table, places, values, scope)?;
         } else {
             wildcard::write_out(&mut source, &relations.catalog, scope.namespace, Hidden::System)?;
         }
-        let found = self.run_planned(ast::Statement::Query(Box::new(source)), relations, scope).await?;
+        let computed = computed_columns(table, places, &source.body);
+        let found = self.run_planned(ast::Statement::Query(Box::new(source)), relations, scope).await;
+        let found = found.map_err(|error| write::naming(error, &computed))?;
         if found.columns.len() != places.len() {
             let text = format!("INSERT names {} column(s), its source has {}", places.len(), found.columns.len());
             return Err(SqlError::new(ErrorCode::InvalidSql, text));
@@ -183,22 +196,6 @@ impl Statements {
 
 fn micros_of_day(moment: DateTime<Utc>) -> i64 {
     moment.timestamp_micros().rem_euclid(24 * 3600 * 1_000_000)
-}
-
-fn refuse_extensions(insert: &ast::Insert) -> Result<(), SqlError> {
-    let extensions = [
-        (insert.output.is_some(), "INSERT … OUTPUT"),
-        (insert.table_alias.is_some() || insert.insert_alias.is_some(), "INSERT INTO … AS"),
-        (insert.overwrite, "INSERT OVERWRITE"),
-        (insert.replace_into || insert.or.is_some() || insert.ignore, "REPLACE INTO, INSERT OR … and INSERT IGNORE"),
-        (!insert.assignments.is_empty(), "INSERT … SET"),
-        (insert.partitioned.is_some() || !insert.after_columns.is_empty(), "INSERT … PARTITION"),
-        (insert.format_clause.is_some() || insert.settings.is_some(), "INSERT … FORMAT"),
-    ];
-    match extensions.iter().find(|(found, _)| *found) {
-        Some((_, what)) => Err(SqlError::not_available(what)),
-        None => Ok(()),
-    }
 }
 
 /// Places of the named columns; all of the table's own where none is named.
@@ -259,8 +256,26 @@ fn literal_rows(
     Ok(Some(rows))
 }
 
+/// The columns whose values are computed and not just taken over, as far as the text tells.
+fn computed_columns(table: &Table, places: &[usize], source: &SetExpr) -> Vec<String> {
+    let is_computed = |at: usize| match source {
+        SetExpr::Values(values) => values.rows.iter().any(|row| row.content.get(at).is_some_and(computes)),
+        SetExpr::Select(select) if select.projection.len() == places.len() => match &select.projection[at] {
+            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => computes(expr),
+            _ => true,
+        },
+        _ => true,
+    };
+    let places = places.iter().enumerate().filter(|(at, _)| is_computed(*at));
+    places.map(|(_, place)| table.columns[*place].name.clone()).collect()
+}
+
+fn computes(expr: &Expr) -> bool {
+    names::column_name(expr).is_none() && !matches!(expr, Expr::Value(_))
+}
+
 /// DEFAULT is a word that no column can have unquoted.
-fn is_default(expr: &Expr) -> bool {
+pub(super) fn is_default(expr: &Expr) -> bool {
     matches!(expr, Expr::Identifier(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default"))
 }
 

@@ -29,7 +29,7 @@ use crate::sql_types::{SqlTypes, Tables};
 use crate::stream::{Opened, Producing, RowStream};
 use crate::turns::Lane;
 use crate::wildcard::{self, Hidden};
-use crate::{ErrorCode, SqlError, planner, reply, rows};
+use crate::{ErrorCode, SqlError, duplicates, planner, reply, rows};
 
 /// How a query is answered.
 enum Reading {
@@ -77,7 +77,7 @@ impl Select {
         let tables = Tables::new(&self.relations.catalog, &self.namespace);
         let plan = planner::plan(&self.session, self.statement.clone(), &self.parameters, tables).await?;
         let columns = result_columns(&plan, tables)?;
-        let physical = planner::physical(&self.session, &plan).await?;
+        let physical = planner::physical(&self.session, &plan, &self.statement).await?;
         Ok(Opened { columns, rows: execute_stream(physical, Arc::clone(&self.task))?, is_deterministic: false })
     }
 
@@ -194,9 +194,9 @@ impl Statements {
         let task = self.planner.task(&session);
         let work = async move {
             let tables = Tables::new(&catalog, &namespace);
-            let plan = planner::plan(&session, statement, &parameters, tables).await?;
+            let plan = planner::plan(&session, statement.clone(), &parameters, tables).await?;
             let columns = result_columns(&plan, tables)?;
-            let rows = execute_stream(planner::physical(&session, &plan).await?, task)?;
+            let rows = execute_stream(planner::physical(&session, &plan, &statement).await?, task)?;
             Ok(RowSet { columns, batches: collect(rows, most_bytes).await? })
         };
         self.planner.run(Lane::Ordinary, work).await
@@ -283,7 +283,7 @@ pub(crate) fn result_columns(plan: &LogicalPlan, tables: Tables<'_>) -> Result<V
         let origin = origin(plan, place).filter(|origin| !origin.joined);
         let table = origin.as_ref().and_then(|origin| tables.get(&origin.table));
         ResultColumn {
-            name: field.name().clone(),
+            name: duplicates::shown(field.name()).to_owned(),
             data_type: reply::type_name_of(types.of_column(plan, place), field.data_type()),
             flags: origin.zip(table).map_or_else(Vec::new, |(origin, table)| flags(table, &origin.column)),
         }

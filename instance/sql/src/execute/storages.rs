@@ -1,6 +1,7 @@
 //! CREATE, ALTER and DROP STORAGE, and STORAGE CHECK.
 
 use datafusion::sql::sqlparser::ast::Ident;
+use kalamdb_engine::EngineError;
 use kalamdb_engine::catalog::CatalogChange;
 use kalamdb_engine::schema::SqlType;
 use kalamdb_engine::storage::{LOCAL_STORAGE, Storage};
@@ -26,7 +27,7 @@ impl Statements {
                 if written.if_not_exists && self.engine.catalog().storages.contains_key(&id) {
                     return Ok(Outcome::done(format!("Storage '{id}' exists already")));
                 }
-                let creation = self.engine.creation_of_storage(made).await?;
+                let creation = self.engine.creation_of_storage(made).await.map_err(|error| unusable(&id, error))?;
                 self.change_catalog(creation, scope).await?;
                 Ok(Outcome::done(format!("Storage '{id}' created")))
             }
@@ -99,6 +100,17 @@ impl Statements {
         ];
         rows_of(&View::new(&columns).with([row])).map(Outcome::Rows)
     }
+}
+
+/// Where the place itself does not do, another one must be named.
+fn unusable(id: &str, error: EngineError) -> SqlError {
+    let is_place = matches!(error, EngineError::Cold { .. });
+    let error = SqlError::from(error);
+    if is_place {
+        let text = format!("storage '{id}' can't be used, name another place: {}", error.message);
+        return SqlError::new(ErrorCode::InvalidValue, text);
+    }
+    error
 }
 
 fn unknown(id: &str) -> SqlError {

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use arrow::array::{Array, AsArray};
 use datafusion::sql::sqlparser::ast::{self, ConflictTarget, OnConflictAction, OnInsert};
 use kalamdb_engine::hot::Key;
-use kalamdb_engine::schema::Table;
-use kalamdb_engine::value::Row;
+use kalamdb_engine::schema::{Column, Table};
+use kalamdb_engine::value::{Row, Value};
 
 use super::change::{self, Change};
 use super::expression::{Expressions, evaluate};
-use super::insert::{Affected, Proposal};
+use super::insert::{Affected, Proposal, is_default};
 use super::write;
 use crate::bind::names::fold;
 use crate::{ErrorCode, SqlError, rows};
@@ -71,14 +71,17 @@ pub(super) fn without_taken(table: &Table, proposals: Vec<Proposal>) -> Vec<Affe
     proposals.into_iter().filter(is_free).map(Affected::inserted).collect()
 }
 
+/// What values are computed by: expressions, and DEFAULT.
+pub(super) type Computing<'a> = (&'a Expressions<'a>, &'a dyn Fn(&Column) -> Value);
+
 /// DO UPDATE: rows whose key is free are inserted, the others update what is there, where the WHERE holds.
 pub(super) fn updated(
     table: &Table,
     proposals: Vec<Proposal>,
     update: &ast::DoUpdate,
-    expressions: &Expressions<'_>,
+    values: Computing<'_>,
 ) -> Result<Vec<Affected>, SqlError> {
-    let mut updates = new_rows(table, &proposals, update, expressions)?.into_iter();
+    let mut updates = new_rows(table, &proposals, update, values)?.into_iter();
     let (mut affected, mut seen) = (Vec::with_capacity(proposals.len()), HashSet::new());
     for proposal in proposals {
         let is_taken = write::is_taken(&proposal.look_up);
@@ -102,7 +105,7 @@ fn new_rows(
     table: &Table,
     proposals: &[Proposal],
     update: &ast::DoUpdate,
-    expressions: &Expressions<'_>,
+    (expressions, default_of): Computing<'_>,
 ) -> Result<Vec<Option<Row>>, SqlError> {
     let assignments = change::assignments(table, &update.assignments)?;
     let taken = || proposals.iter().filter_map(|proposal| Some((proposal.look_up.found()?, &proposal.row)));
@@ -126,8 +129,15 @@ fn new_rows(
         .map_err(|error| SqlError::new(ErrorCode::Internal, error.to_string()))?;
     let mut columns = Vec::with_capacity(assignments.len());
     for assignment in &assignments {
-        let values = evaluate(&expressions.bind(assignment.value, "ON CONFLICT … SET")?, &batch)?;
-        columns.push(rows::values_of(&values, &table.columns[assignment.place])?.into_iter());
+        let column = &table.columns[assignment.place];
+        let values = if is_default(assignment.value) {
+            (0..batch.num_rows()).map(|_| default_of(column)).collect()
+        } else {
+            let named = |error| write::naming(error, std::slice::from_ref(&column.name));
+            let bound = expressions.bind(assignment.value, "ON CONFLICT … SET").map_err(named)?;
+            rows::values_of(&evaluate(&bound, &batch).map_err(named)?, column)?
+        };
+        columns.push(values.into_iter());
     }
     let new = |(old, holds): (&&Row, bool)| {
         holds.then(|| {

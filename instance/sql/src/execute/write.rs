@@ -11,6 +11,7 @@ use kalamdb_engine::value::{Row, Value};
 
 use super::{Outcome, Statements};
 use crate::bind::value;
+use crate::diagnosis::OUT_OF_RANGE;
 use crate::relations::Relations;
 use crate::{ErrorCode, SqlError, rows};
 
@@ -62,6 +63,19 @@ pub(crate) async fn look_up(relations: &Relations, table: &Arc<Table>, keys: &[K
 /// Whether a row lives at the key.
 pub(super) fn is_taken(look_up: &LookUp) -> bool {
     matches!(look_up, LookUp::Read { found: Some(_), .. })
+}
+
+/// The error of values that a statement computes, with the column that they were for, if it is about their range.
+pub(super) fn naming(error: SqlError, computed: &[String]) -> SqlError {
+    if error.code != ErrorCode::InvalidValue || !error.message.starts_with(OUT_OF_RANGE) {
+        return error;
+    }
+    let message = match computed {
+        [] => return error,
+        [column] => format!("column '{column}': {}", error.message),
+        several => format!("one of the columns '{}': {}", several.join("', '"), error.message),
+    };
+    SqlError { message, ..error }
 }
 
 /// Refuses NULL in columns that take none.

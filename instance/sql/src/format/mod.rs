@@ -80,7 +80,10 @@ impl Encoder {
         let names = || columns.iter().map(|column| column.name.as_str());
         match format {
             Format::ArrowStream => {
-                let writer = StreamWriter::try_new(Vec::new(), schema).map_err(failed)?;
+                let named = schema.fields().iter().zip(columns);
+                let named = named.map(|(field, column)| field.as_ref().clone().with_name(&column.name));
+                let schema = Schema::new_with_metadata(named.collect::<Vec<_>>(), schema.metadata().clone());
+                let writer = StreamWriter::try_new(Vec::new(), &schema).map_err(failed)?;
                 Ok(Self::Arrow(Box::new(writer)))
             }
             Format::NdJson => {

@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 
 use super::bounds::check_chains;
 use super::bulk;
+use super::clauses;
 use super::dialect::KalamDialect;
 use super::grammar::Grammar;
 use super::json;
@@ -78,6 +79,7 @@ fn parse_one(tokens: Vec<TokenWithSpan>) -> Result<Statement, SqlError> {
     let mut grammar = Grammar::new(parser);
     let parsed = grammar.statement().and_then(|statement| grammar.expect_end().map(|()| statement));
     let mut statement = parsed.map_err(|error| located(error, grammar.place().unwrap_or(end)))?;
+    clauses::check(&statement).map_err(|refused| refused.error(&grammar.parser.into_tokens()))?;
     json::type_keys(&mut statement);
     Ok(statement)
 }

@@ -4,6 +4,7 @@ mod alter;
 mod batch;
 mod bounds;
 mod bulk;
+mod clauses;
 mod dialect;
 #[cfg(test)]
 mod fuzz;
