@@ -114,12 +114,30 @@ fn float(literal: &Literal) -> Result<f64, String> {
     };
     let value: f64 = text.parse().map_err(|_| format!("{} is not a number", shown(literal)))?;
     let says_infinite = text.to_ascii_lowercase().contains("inf");
-    if value.is_infinite() && !says_infinite { Err(format!("{text} is out of range")) } else { Ok(value) }
+    if value.is_infinite() && !says_infinite {
+        Err(format!("{text} is out of range"))
+    } else {
+        Ok(canonical_double(value))
+    }
+}
+
+/// The number as it is stored: of the many bits of NaN one, so that all of them are one group.
+pub fn canonical_double(value: f64) -> f64 {
+    if value.is_nan() { f64::NAN } else { value }
 }
 
 fn single(value: f64) -> Result<f32, String> {
     let narrowed = value as f32;
-    if narrowed.is_infinite() && value.is_finite() { Err(format!("{value} is out of range")) } else { Ok(narrowed) }
+    if narrowed.is_infinite() && value.is_finite() {
+        Err(format!("{value} is out of range"))
+    } else {
+        Ok(canonical_float(narrowed))
+    }
+}
+
+/// As [`canonical_double`].
+pub fn canonical_float(value: f32) -> f32 {
+    if value.is_nan() { f32::NAN } else { value }
 }
 
 /// The unscaled integer of a decimal text, rounded half away from zero at the scale.
@@ -385,6 +403,10 @@ mod tests {
         check("'Infinity'", SqlType::Double, Ok(Value::Double(f64::INFINITY)));
         check("'{\"a\":[1]}'", SqlType::Json, Ok(Value::Json("{\"a\":[1]}".into())));
         check("'{a}'", SqlType::Json, Err("not JSON"));
+        let negative = convert(&Literal::Text("-NaN".into()), SqlType::Double);
+        assert!(matches!(negative, Ok(Value::Double(value)) if value.to_bits() == f64::NAN.to_bits()));
+        let negative = convert(&Literal::Text("-NaN".into()), SqlType::Float);
+        assert!(matches!(negative, Ok(Value::Float(value)) if value.to_bits() == f32::NAN.to_bits()));
         check("'\\x00ff'", SqlType::Bytes, Ok(Value::Bytes(vec![0, 255])));
         check("'\\x0'", SqlType::Bytes, Err("hexadecimal"));
         let uuid = Value::Uuid(Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_00ff));
