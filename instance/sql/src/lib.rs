@@ -10,8 +10,8 @@
 //! [`cache`] holds what statements need not find out again, and [`prepared`] is how a plan serves many of them. [`stream`] and [`format`] give
 //! results of any size away in pieces, [`load`] takes rows in. [`running`] knows what runs now, [`memory`] what it may hold.
 //!
-//! [`wildcard`], [`flag`], [`uuids`] and [`quantified`] put right what DataFusion would understand in another way; [`sql_types`] and [`lineage`]
-//! tell what a column of a result is.
+//! [`wildcard`], [`flag`], [`uuids`], [`coercion`], [`series`] and [`quantified`] put right what DataFusion would understand in another way, with
+//! [`conversions`] and [`documents`] for values; [`sql_types`] and [`lineage`] tell what a column of a result is.
 //!
 //! [`relations`] shows tables, `system` and `information_schema` to DataFusion, of one snapshot and for one user; [`reply`] turns
 //! results into the cells of the public protocol.
@@ -20,8 +20,11 @@ pub mod audit;
 pub mod authorize;
 pub mod bind;
 pub mod cache;
+pub mod coercion;
 pub mod config;
+pub mod conversions;
 pub mod database;
+pub mod documents;
 pub mod error;
 pub mod execute;
 pub mod flag;
@@ -41,6 +44,7 @@ pub mod reply;
 pub mod route;
 pub mod rows;
 pub mod running;
+pub mod series;
 pub mod sql_types;
 pub mod stream;
 pub mod transaction;

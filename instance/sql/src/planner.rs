@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
+use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DataFusionStatement;
@@ -18,11 +18,13 @@ use tokio::task::JoinHandle;
 use crate::bind::literal::Parameters;
 use crate::bind::names::{CATALOG, DEFAULT_NAMESPACE};
 use crate::bind::sql_type::ColumnTypes;
+use crate::coercion::Coercion;
+use crate::documents::Arrow;
 use crate::memory::{QueryMemory, TotalMemory};
 use crate::parse::STACK_BYTES;
 use crate::relations::Relations;
 use crate::sql_types::Tables;
-use crate::{ErrorCode, SqlError, flag, functions, quantified, uuids};
+use crate::{ErrorCode, SqlError, documents, flag, functions, quantified, series, uuids};
 
 /// How many of the greediest operators an error names when memory runs out.
 const NAMED_CONSUMERS: usize = 3;
@@ -90,10 +92,15 @@ impl Planner {
         // What a sort keeps aside for merging what it spilled must leave room for what it sorts.
         let merging = &mut session.options_mut().execution.sort_spill_reservation_bytes;
         *merging = (*merging).min(config.query_memory_bytes / SHARE_OF_MERGING);
-        let state = SessionStateBuilder::new().with_config(session).with_runtime_env(runtime).with_default_features();
-        let mut state = state.with_type_planner(Arc::new(ColumnTypes)).build();
+        let state = SessionStateBuilder::new().with_config(session).with_runtime_env(runtime);
+        // Before those of others, which would plan the same operators.
+        let state = state.with_expr_planners(vec![Arc::new(Arrow::default()), Arc::new(Coercion)]);
+        let mut state = state.with_default_features().with_type_planner(Arc::new(ColumnTypes)).build();
         datafusion_functions_json::register_all(&mut state)?;
+        state.register_function_rewrite(Arc::new(Coercion))?;
+        series::bind(&mut state);
         let context = SessionContext::new_with_state(state);
+        context.register_udf(documents::part());
         functions::generators(engine).into_iter().for_each(|function| context.register_udf(function));
         let workers =
             Builder::new_multi_thread().thread_name("sql").thread_stack_size(STACK_BYTES).enable_all().build();
@@ -134,7 +141,6 @@ impl Planner {
 
     /// A session in which names mean these relations, read as of one snapshot.
     pub fn session(&self, relations: &Relations, namespace: &str) -> Result<SessionState, SqlError> {
-        use datafusion::execution::FunctionRegistry;
         let mut state = self.context.state();
         state.register_catalog_list(Arc::new(relations.clone()));
         state.config_mut().options_mut().catalog.default_schema = namespace.to_owned();

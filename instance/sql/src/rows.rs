@@ -8,8 +8,8 @@ use arrow::array::{
     Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{
-    Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
-    TimestampMicrosecondType,
+    Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    Time64MicrosecondType, TimestampMicrosecondType,
 };
 use datafusion::common::ScalarValue;
 use kalamdb_engine::schema::{Column, SqlType, embedding_item};
@@ -17,7 +17,7 @@ use kalamdb_engine::value::Value;
 use uuid::Uuid;
 
 use crate::bind::value;
-use crate::{ErrorCode, SqlError};
+use crate::{ErrorCode, SqlError, documents};
 
 /// The values as an array of the type. A value of another type is a fault of ours and becomes NULL in no case.
 pub fn array_of<'a>(sql_type: SqlType, values: impl Iterator<Item = &'a Value>) -> Result<ArrayRef, SqlError> {
@@ -88,6 +88,17 @@ pub fn values_of(array: &ArrayRef, column: &Column) -> Result<Vec<Value>, SqlErr
     }
     let cell = |at| value::from_scalar(&ScalarValue::try_from_array(array, at)?, column);
     (0..array.len()).map(cell).collect()
+}
+
+/// The cells of a column that a query computed. A part of a document stays JSON in a JSON column and is what it says in all others.
+pub fn computed_values_of(field: &Field, array: &ArrayRef, column: &Column) -> Result<Vec<Value>, SqlError> {
+    if column.sql_type == SqlType::Json || !documents::is_document(field) {
+        return values_of(array, column);
+    }
+    let cell = |part: Option<&str>| {
+        part.map_or(Ok(Value::Null), |part| value::from_literal(&documents::literal(part), column))
+    };
+    array.as_string::<i32>().iter().map(cell).collect()
 }
 
 /// The cells of a column as it was stored: JSON among them was checked when it was written.

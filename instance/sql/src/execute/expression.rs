@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{Field, FieldRef, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, TableReference};
@@ -22,7 +22,7 @@ use super::{Scope, Statements, now};
 use crate::bind::literal::Parameters;
 use crate::bind::names::fold;
 use crate::relations::Relations;
-use crate::{ErrorCode, SqlError, rows};
+use crate::{ErrorCode, SqlError, coercion, rows};
 
 /// Binds and evaluates expressions over rows of one table, each perhaps beside another row of the same table.
 pub(super) struct Expressions<'a> {
@@ -79,8 +79,14 @@ impl<'a> Expressions<'a> {
             .with_query_execution_start_time(Some(now()))
             .build();
         let simplifier = ExprSimplifier::new(context);
+        let planned = coercion::coerce(planned, &self.schema)?;
         let planned = simplifier.simplify(simplifier.coerce(planned, &self.schema)?)?;
         Ok(self.session.create_physical_expr(planned, &self.schema)?)
+    }
+
+    /// What its values are.
+    pub(super) fn field(&self, bound: &Arc<dyn PhysicalExpr>) -> Option<FieldRef> {
+        bound.return_field(self.schema.as_arrow()).ok()
     }
 
     fn with_parameter(&self, expr: Planned) -> datafusion::error::Result<Transformed<Planned>> {

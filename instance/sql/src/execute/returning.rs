@@ -17,7 +17,7 @@ use super::expression::{Expressions, evaluate};
 use super::{ResultColumn, RowSet, query};
 use crate::bind::names::{column_name, fold};
 use crate::bind::sql_type::wire_name;
-use crate::{ErrorCode, SqlError, reply, rows};
+use crate::{ErrorCode, SqlError, documents, reply, rows};
 
 /// The columns that a statement returns.
 pub(super) struct Returning<'a> {
@@ -113,7 +113,10 @@ impl<'a> Returning<'a> {
             Source::Seq => (wire_name(SqlType::BigInt), vec!["nn"]),
             Source::Updated => (wire_name(SqlType::Timestamp), vec!["nn"]),
             Source::Deleted => (wire_name(SqlType::Boolean), vec!["nn"]),
-            Source::Computed(_) => (reply::type_name(array.data_type()), Vec::new()),
+            Source::Computed(bound) => match self.expressions.field(bound) {
+                Some(field) if documents::is_document(&field) => (wire_name(SqlType::Json), Vec::new()),
+                _ => (reply::type_name(array.data_type()), Vec::new()),
+            },
         };
         ResultColumn { name: name.to_owned(), data_type, flags }
     }

@@ -126,8 +126,9 @@ fn new_rows(
         .map_err(|error| SqlError::new(ErrorCode::Internal, error.to_string()))?;
     let mut columns = Vec::with_capacity(assignments.len());
     for assignment in &assignments {
-        let values = evaluate(&expressions.bind(assignment.value, "ON CONFLICT … SET")?, &batch)?;
-        columns.push(rows::values_of(&values, &table.columns[assignment.place])?.into_iter());
+        let bound = expressions.bind(assignment.value, "ON CONFLICT … SET")?;
+        let (field, values) = (bound.return_field(batch.schema_ref())?, evaluate(&bound, &batch)?);
+        columns.push(rows::computed_values_of(&field, &values, &table.columns[assignment.place])?.into_iter());
     }
     let new = |(old, holds): (&&Row, bool)| {
         holds.then(|| {
