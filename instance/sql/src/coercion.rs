@@ -9,15 +9,20 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{
-    Between, Case, Cast, InList, InSubquery, Like, Placeholder, SetComparison, TryCast,
+    AggregateFunction, Between, Case, Cast, InList, InSubquery, Like, Placeholder, ScalarFunction, SetComparison,
+    TryCast,
 };
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlanBuilder, Operator, Subquery};
+use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use kalamdb_engine::schema::SqlType;
 
 use crate::{conversions, documents};
+
+/// Functions that compare their arguments with each other.
+const COMPARING: [&str; 3] = ["nullif", "greatest", "least"];
 
 /// A rule of the analyzer, which knows all types; and one of the planner, for comparisons that DataFusion would refuse at once.
 #[derive(Debug)]
@@ -100,6 +105,15 @@ fn coerced(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let whens = when_then_expr.iter_mut().map(|(when, _)| when.as_mut());
             align(std::iter::once(expr.as_mut()).chain(whens).collect(), schema)
         }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => {
+            align_timestamps(vec![left.as_mut(), right.as_mut()], schema, is_timestamp)
+        }
+        Expr::ScalarFunction(ScalarFunction { func, args }) if COMPARING.contains(&func.name()) => {
+            align_timestamps(args.iter_mut().collect(), schema, is_moment)
+        }
+        Expr::AggregateFunction(AggregateFunction { params, .. }) if params.distinct && params.order_by.is_empty() => {
+            with_one_zero(&mut params.args, schema)?
+        }
         Expr::InSubquery(InSubquery { expr, subquery, .. })
         | Expr::SetComparison(SetComparison { expr, subquery, .. }) => align_rows(expr, subquery, schema)?,
         _ => return Ok(converted(expr, schema)),
@@ -164,9 +178,32 @@ fn texts(operands: Vec<&mut Expr>, schema: &DFSchema) -> bool {
 
 /// Gives operands that are compared with each other types in which nothing is lost; whether any was changed.
 fn align(operands: Vec<&mut Expr>, schema: &DFSchema) -> bool {
-    let fields: Result<Vec<FieldRef>> =
-        operands.iter().map(|operand| operand.to_field(schema).map(|(_, field)| field)).collect();
-    fields.is_ok_and(|fields| align_fields(operands, fields))
+    fields(&operands, schema).is_ok_and(|fields| align_fields(operands, fields))
+}
+
+/// The same for operands that are all of the kind, one of them a timestamp, and no part of a document.
+fn align_timestamps(operands: Vec<&mut Expr>, schema: &DFSchema, kind: fn(&DataType) -> bool) -> bool {
+    fields(&operands, schema).is_ok_and(|fields| {
+        let fits = |field: &FieldRef| kind(field.data_type()) && !documents::is_document(field);
+        let has_timestamp = fields.iter().any(|field| is_timestamp(field.data_type()));
+        has_timestamp && fields.iter().all(fits) && align_fields(operands, fields)
+    })
+}
+
+fn fields(operands: &[&mut Expr], schema: &DFSchema) -> Result<Vec<FieldRef>> {
+    operands.iter().map(|operand| operand.to_field(schema).map(|(_, field)| field)).collect()
+}
+
+/// What an aggregate of distinct values is given: it tells -0.0 and 0.0 apart, which are equal everywhere else. Adding zero makes one of them.
+fn with_one_zero(args: &mut [Expr], schema: &DFSchema) -> Result<bool> {
+    let mut is_changed = false;
+    for arg in args {
+        if let Some(float) = arg.get_type(schema).ok().filter(DataType::is_floating) {
+            *arg = std::mem::take(arg) + Expr::Literal(ScalarValue::new_zero(&float)?, None);
+            is_changed = true;
+        }
+    }
+    Ok(is_changed)
 }
 
 fn align_fields(mut operands: Vec<&mut Expr>, fields: Vec<FieldRef>) -> bool {
@@ -201,14 +238,15 @@ fn common_time(types: &[DataType]) -> Option<SqlType> {
     if known.all(|of| of == first) {
         return None;
     }
-    let is_moment = |of: &DataType| {
-        of.is_string() || of.is_integer() || is_timestamp(of) || matches!(of, DataType::Date32 | DataType::Date64)
-    };
     if types.iter().any(is_timestamp) && all(is_moment) {
         return Some(SqlType::Timestamp);
     }
     let is_of_day = |of: &DataType| of.is_integer() || of.is_string() || matches!(of, DataType::Time64(_));
     (types.iter().any(|of| matches!(of, DataType::Time64(_))) && all(is_of_day)).then_some(SqlType::Time)
+}
+
+fn is_moment(of: &DataType) -> bool {
+    of.is_string() || of.is_integer() || is_timestamp(of) || matches!(of, DataType::Date32 | DataType::Date64)
 }
 
 fn is_timestamp(of: &DataType) -> bool {
