@@ -11,8 +11,9 @@
 //! results of any size away in pieces, [`load`] takes rows in. [`running`] knows what runs now, [`turns`] how many may,
 //! [`memory`] and [`growth`] what they may hold, [`contention`] how writers of the same rows give way to each other.
 //!
-//! [`wildcard`], [`flag`], [`uuids`], [`quantified`], [`values`], [`duplicates`], [`calls`], [`checked`] and [`sum`] put right what DataFusion
-//! would understand in another way, [`diagnosis`] what it says of mistakes; [`sql_types`] and [`lineage`] tell what a column of a result is.
+//! [`wildcard`], [`flag`], [`uuids`], [`coercion`], [`series`], [`quantified`], [`mod@values`], [`duplicates`], [`calls`], [`checked`] and [`sum`] put
+//! right what DataFusion would understand in another way, with [`conversions`] and [`documents`] for values, and [`diagnosis`] what it says
+//! of mistakes; [`sql_types`] and [`lineage`] tell what a column of a result is.
 //!
 //! [`relations`] shows tables, `system` and `information_schema` to DataFusion, of one snapshot and for one user; [`reply`] turns
 //! results into the cells of the public protocol.
@@ -23,10 +24,13 @@ pub mod bind;
 pub mod cache;
 pub mod calls;
 pub mod checked;
+pub mod coercion;
 pub mod config;
 pub mod contention;
+pub mod conversions;
 pub mod database;
 pub mod diagnosis;
+pub mod documents;
 pub mod duplicates;
 pub mod error;
 pub mod execute;
@@ -48,6 +52,7 @@ pub mod reply;
 pub mod route;
 pub mod rows;
 pub mod running;
+pub mod series;
 pub mod sql_types;
 pub mod stream;
 pub mod sum;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::memory_pool::{MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
+use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{AggregateUDF, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
@@ -20,7 +20,9 @@ use crate::bind::literal::Parameters;
 use crate::bind::names::{CATALOG, DEFAULT_NAMESPACE};
 use crate::bind::sql_type::ColumnTypes;
 use crate::checked::CheckedArithmetic;
+use crate::coercion::Coercion;
 use crate::diagnosis::{self, place_of_relation};
+use crate::documents::Arrow;
 use crate::growth::{self, Account};
 use crate::memory::{QueryMemory, TotalMemory};
 use crate::parse::STACK_BYTES;
@@ -28,7 +30,9 @@ use crate::relations::Relations;
 use crate::sql_types::Tables;
 use crate::sum::CheckedSum;
 use crate::turns::Lane;
-use crate::{ErrorCode, SqlError, calls, duplicates, flag, functions, quantified, uuids, values};
+use crate::{
+    ErrorCode, SqlError, calls, documents, duplicates, flag, functions, quantified, series, uuids, values,
+};
 
 /// How many of the greediest operators an error names when memory runs out.
 const NAMED_CONSUMERS: usize = 3;
@@ -133,12 +137,17 @@ impl Planner {
         // What a sort keeps aside for merging what it spilled must leave room for what it sorts.
         let merging = &mut session.options_mut().execution.sort_spill_reservation_bytes;
         *merging = (*merging).min(config.query_memory_bytes / SHARE_OF_MERGING);
-        let state = SessionStateBuilder::new().with_config(session).with_runtime_env(runtime).with_default_features();
-        let state = state.with_analyzer_rule(Arc::new(CheckedArithmetic));
+        let state = SessionStateBuilder::new().with_config(session).with_runtime_env(runtime);
+        // Before those of others, which would plan the same operators.
+        let state = state.with_expr_planners(vec![Arc::new(Arrow::default()), Arc::new(Coercion)]);
+        let state = state.with_default_features().with_analyzer_rule(Arc::new(CheckedArithmetic));
         let mut state = state.with_type_planner(Arc::new(ColumnTypes)).build();
         datafusion_functions_json::register_all(&mut state)?;
+        state.register_function_rewrite(Arc::new(Coercion))?;
+        series::bind(&mut state);
         growth::bound(&mut state, config.query_memory_bytes / SHARE_OF_CALL)?;
         let context = SessionContext::new_with_state(state);
+        context.register_udf(documents::part());
         functions::generators(engine).into_iter().for_each(|function| context.register_udf(function));
         context.register_udaf(AggregateUDF::from(CheckedSum::default()));
         let workers = Workers::new();
@@ -193,7 +202,6 @@ impl Planner {
 
     /// A session in which names mean these relations, read as of one snapshot.
     pub fn session(&self, relations: &Relations, namespace: &str) -> Result<SessionState, SqlError> {
-        use datafusion::execution::FunctionRegistry;
         let mut state = self.context.state();
         state.register_catalog_list(Arc::new(relations.clone()));
         let options = state.config_mut().options_mut();

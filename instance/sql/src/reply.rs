@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StructArray};
-use arrow::compute::cast;
+use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
     Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type,
@@ -17,6 +17,9 @@ use serde_json::{Value as Json, json};
 use crate::bind::sql_type::wire_name;
 use crate::execute::{Outcome, RowSet};
 use crate::{ErrorCode, Identity, SqlError};
+
+/// Fails where a value does not fit.
+const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: FormatOptions::new() };
 
 /// The reply's element for one statement.
 pub fn statement_result(outcome: Outcome, identity: &Identity) -> Result<StatementResult, SqlError> {
@@ -121,10 +124,11 @@ fn column_cells(array: &ArrayRef) -> Result<Vec<Json>, SqlError> {
             Ok(each(array, |at| Json::from(array.as_primitive::<TimestampMicrosecondType>().value(at))))
         }
         DataType::Timestamp(_, zone) => {
-            column_cells(&as_type(DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?)
+            let micros = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
+            column_cells(&cast_with_options(array, &micros, &STRICT).map_err(beyond)?)
         }
         DataType::Date32 => Ok(each(array, |at| Json::from(array.as_primitive::<Date32Type>().value(at)))),
-        DataType::Date64 => column_cells(&as_type(DataType::Date32)?),
+        DataType::Date64 => column_cells(&cast_with_options(array, &DataType::Date32, &STRICT).map_err(beyond)?),
         DataType::Time64(TimeUnit::Microsecond) => {
             Ok(each(array, |at| Json::from(array.as_primitive::<Time64MicrosecondType>().value(at))))
         }
@@ -219,6 +223,12 @@ fn double(value: f64) -> Json {
         f64::NEG_INFINITY => Json::from("-Infinity"),
         value => Json::from(value),
     }
+}
+
+/// A cell that would be NULL is no answer.
+fn beyond(error: arrow::error::ArrowError) -> SqlError {
+    let text = format!("a time is beyond those that a reply has, microseconds for moments and days for dates: {error}");
+    SqlError::new(ErrorCode::InvalidValue, text)
 }
 
 fn failed(error: arrow::error::ArrowError) -> SqlError {

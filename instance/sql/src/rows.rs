@@ -8,8 +8,8 @@ use arrow::array::{
     Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{
-    Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
-    TimestampMicrosecondType,
+    Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    Time64MicrosecondType, TimestampMicrosecondType,
 };
 use datafusion::common::ScalarValue;
 use kalamdb_engine::schema::{Column, SqlType, embedding_item};
@@ -17,7 +17,7 @@ use kalamdb_engine::value::Value;
 use uuid::Uuid;
 
 use crate::bind::value;
-use crate::{ErrorCode, SqlError};
+use crate::{ErrorCode, SqlError, documents};
 
 /// The values as an array of the type. A value of another type is a fault of ours and becomes NULL in no case.
 pub fn array_of<'a>(sql_type: SqlType, values: impl Iterator<Item = &'a Value>) -> Result<ArrayRef, SqlError> {
@@ -90,6 +90,17 @@ pub fn values_of(array: &ArrayRef, column: &Column) -> Result<Vec<Value>, SqlErr
     (0..array.len()).map(cell).collect()
 }
 
+/// The cells of a column that a query computed. A part of a document stays JSON in a JSON column and is what it says in all others.
+pub fn computed_values_of(field: &Field, array: &ArrayRef, column: &Column) -> Result<Vec<Value>, SqlError> {
+    if column.sql_type == SqlType::Json || !documents::is_document(field) {
+        return values_of(array, column);
+    }
+    let cell = |part: Option<&str>| {
+        part.map_or(Ok(Value::Null), |part| value::from_literal(&documents::literal(part), column))
+    };
+    array.as_string::<i32>().iter().map(cell).collect()
+}
+
 /// The cells of a column as it was stored: JSON among them was checked when it was written.
 pub fn stored_values_of(array: &ArrayRef, column: &Column) -> Result<Vec<Value>, SqlError> {
     if *array.data_type() != column.sql_type.arrow() {
@@ -110,8 +121,8 @@ fn same_type(array: &ArrayRef, at: usize, sql_type: SqlType) -> Value {
         SqlType::SmallInt => Value::SmallInt(array.as_primitive::<Int16Type>().value(at)),
         SqlType::Int => Value::Int(array.as_primitive::<Int32Type>().value(at)),
         SqlType::BigInt => Value::BigInt(array.as_primitive::<Int64Type>().value(at)),
-        SqlType::Float => Value::Float(array.as_primitive::<Float32Type>().value(at)),
-        SqlType::Double => Value::Double(array.as_primitive::<Float64Type>().value(at)),
+        SqlType::Float => Value::Float(value::canonical_float(array.as_primitive::<Float32Type>().value(at))),
+        SqlType::Double => Value::Double(value::canonical_double(array.as_primitive::<Float64Type>().value(at))),
         SqlType::Decimal { .. } => Value::Decimal(array.as_primitive::<Decimal128Type>().value(at)),
         SqlType::Text => Value::Text(array.as_string::<i32>().value(at).to_owned()),
         SqlType::Json | SqlType::File => Value::Json(array.as_string::<i32>().value(at).to_owned()),

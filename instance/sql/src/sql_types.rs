@@ -10,10 +10,12 @@ use datafusion::common::{Column, TableReference};
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{AggregateFunction, Case, ScalarFunction, WindowFunction};
+use datafusion::logical_expr::expr::{AggregateFunction, Case, Cast, ScalarFunction, TryCast, WindowFunction};
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, JoinType, LogicalPlan, TableScan};
 use kalamdb_engine::catalog::Catalog;
 use kalamdb_engine::schema::{DELETED, SEQ, SqlType, Table, TableName, UPDATED};
+
+use crate::{conversions, documents};
 
 /// Scalar functions whose result is one of their arguments.
 const CHOOSING: [&str; 4] = ["coalesce", "nvl", "greatest", "least"];
@@ -198,7 +200,14 @@ impl<'a> SqlTypes<'a> {
                 let results = when_then_expr.iter().map(|(_, then)| then).chain(else_expr);
                 self.one_of(results.map(AsRef::as_ref), inputs)
             }
+            Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => {
+                conversions::wanted(field).map_or(Type::Unknown, Type::Known)
+            }
             Expr::ScalarFunction(ScalarFunction { func, args }) => match func.name() {
+                documents::PART => Type::Known(SqlType::Json),
+                _ if conversions::made_by(func).is_some() => {
+                    conversions::made_by(func).map_or(Type::Unknown, Type::Known)
+                }
                 name if CHOOSING.contains(&name) => self.one_of(args.iter(), inputs),
                 "nullif" => first(args),
                 _ => Type::Unknown,

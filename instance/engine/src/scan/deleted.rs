@@ -1,7 +1,7 @@
 //! `WHERE _deleted = true`: rows that were deleted, as long as the change log holds them, with their last values. Any condition on
 //! `_deleted` reads them, and then judges them as it judges the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use arrow::array::RecordBatch;
 use arrow_schema::Schema;
@@ -61,12 +61,13 @@ fn may_hold(filters: &[Expr], deleted: bool, schema: &Schema) -> Result<bool> {
 }
 
 /// The deleted rows of the table, or of one user's part: `_seq` and `_updated` are those of the deletion. A key that lives again has
-/// none.
+/// none, nor has one that does so in the transaction that reads: those are `alive`.
 pub fn read(
     snapshot: &HotSnapshot,
     table: &Table,
     user: Option<&UserId>,
     projection: &[usize],
+    alive: &HashSet<Vec<u8>>,
 ) -> Result<Vec<RecordBatch>, EngineError> {
     let mut deleted: HashMap<Vec<u8>, (Seq, Vec<u8>)> = HashMap::new();
     let mut after = Seq::ZERO;
@@ -81,6 +82,7 @@ pub fn read(
             };
         }
     }
+    deleted.retain(|key, _| !alive.contains(key));
     let mut rows: Vec<_> = deleted.into_values().collect();
     rows.sort_by_key(|(seq, _)| *seq);
     rows.chunks(BATCH_ROWS).map(|rows| batch(table, projection, rows)).collect()

@@ -149,13 +149,16 @@ impl KalamTable {
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, [], false, limit)?))
     }
 
-    /// Rows that were deleted.
-    async fn deleted_plan(&self, projection: &[usize]) -> Result<Arc<dyn ExecutionPlan>> {
+    /// Rows that were deleted, by the transaction that reads too.
+    async fn deleted_plan(&self, projection: &[usize], written: &Written) -> Result<Arc<dyn ExecutionPlan>> {
         let (hot, table, user, wanted) = (self.hot.clone(), self.table.clone(), self.user.clone(), projection.to_vec());
-        let read = tokio::task::spawn_blocking(move || deleted::read(&hot, &table, user.as_ref(), &wanted));
+        let alive = written.alive.clone();
+        let read = tokio::task::spawn_blocking(move || deleted::read(&hot, &table, user.as_ref(), &wanted, &alive));
         let read = read.await.map_err(|error| datafusion::error::DataFusionError::ExecutionJoin(Box::new(error)))?;
+        let mut read = read.map_err(external)?;
+        read.extend(written.deleted_batch(&self.table, projection).map_err(external)?);
         let schema = Arc::new(self.schema.project(projection)?);
-        Ok(MemorySourceConfig::try_new_exec(&[read.map_err(external)?], schema, None)?)
+        Ok(MemorySourceConfig::try_new_exec(&[read], schema, None)?)
     }
 }
 
@@ -201,15 +204,15 @@ impl TableProvider for KalamTable {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         // Filters are inexact here, so that a limit is only ours to apply where there are none.
         let limit = limit.filter(|_| filters.is_empty());
+        let written = self.written()?;
         let wanted = Wanted::by(filters, &self.schema)?;
         let deleted = match wanted.deleted && !self.all_users {
-            true => Some(self.deleted_plan(&projection).await?),
+            true => Some(self.deleted_plan(&projection, &written).await?),
             false => None,
         };
         if let (Some(deleted), false) = (&deleted, wanted.live) {
             return Ok(Arc::clone(deleted));
         }
-        let written = self.written()?;
         let cold = self.cold_plan(state, &projection, filters, limit, &written).await?;
         let own = written_plan(&self.table, &projection, &written)?;
         let hot = self.hot_plan(projection, filters, limit, &written)?;

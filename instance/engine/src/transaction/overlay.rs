@@ -51,8 +51,12 @@ pub struct Written {
     pub keys: Arc<HashSet<Vec<u8>>>,
     /// Cold rows that are overwritten, by file.
     pub places: HashMap<Arc<str>, RoaringTreemap>,
+    /// Keys within the table, as the change log has them, of rows that live: none of them is deleted any more.
+    pub alive: Arc<HashSet<Vec<u8>>>,
     /// The rows that live, with their provisional `_seq`.
     rows: Vec<(Seq, Row)>,
+    /// The rows that it has deleted, likewise.
+    deleted: Vec<(Seq, Row)>,
     begun: i64,
 }
 
@@ -104,16 +108,24 @@ impl Overlay {
     /// One table's part, or one user's of it.
     pub fn written(&self, table: &Table, user: Option<&UserId>) -> Written {
         let state = self.state.read();
-        let (mut keys, mut written) = (HashSet::new(), Written { begun: self.begun, ..Written::default() });
+        let (mut keys, mut alive) = (HashSet::new(), HashSet::new());
+        let mut written = Written { begun: self.begun, ..Written::default() };
         let pending = state.tables.get(&table.id).into_iter().flatten();
         for (key, pending) in pending.filter(|(key, _)| key.user.as_ref() == user) {
             keys.insert(key::storage_key(table.id, user, &key.key));
-            if let Some(place) = pending.write.look_up.found().and_then(|found| found.place.as_ref()) {
+            let found = pending.write.look_up.found();
+            if let Some(place) = found.and_then(|found| found.place.as_ref()) {
                 written.places.entry(place.file.clone()).or_default().insert(place.row);
             }
-            written.rows.extend(pending.write.new.clone().map(|row| (pending.seq, row)));
+            match &pending.write.new {
+                Some(row) => {
+                    alive.insert(key.bytes());
+                    written.rows.push((pending.seq, row.clone()));
+                }
+                None => written.deleted.extend(found.map(|found| (pending.seq, found.row.clone()))),
+            }
         }
-        written.keys = Arc::new(keys);
+        (written.keys, written.alive) = (Arc::new(keys), Arc::new(alive));
         written
     }
 }
@@ -152,16 +164,34 @@ impl State {
 impl Written {
     /// The living rows, with all columns of `projection`: places in the table's SQL schema.
     pub fn batch(&self, table: &Table, projection: &[usize]) -> Result<Option<RecordBatch>, EngineError> {
-        if self.rows.is_empty() {
+        self.batch_of(&self.rows, false, table, projection)
+    }
+
+    /// The deleted rows with their last values, likewise.
+    pub fn deleted_batch(&self, table: &Table, projection: &[usize]) -> Result<Option<RecordBatch>, EngineError> {
+        self.batch_of(&self.deleted, true, table, projection)
+    }
+
+    fn batch_of(
+        &self,
+        rows: &[(Seq, Row)],
+        deleted: bool,
+        table: &Table,
+        projection: &[usize],
+    ) -> Result<Option<RecordBatch>, EngineError> {
+        if rows.is_empty() {
             return Ok(None);
         }
-        let mut rows = StoredRows::default();
-        for (seq, values) in &self.rows {
+        let mut stored = StoredRows::default();
+        for (seq, values) in rows {
             let mut bytes = row::encode_row(table, values)?;
             row::stamp(&mut bytes, *seq, self.begun);
-            rows.push(&bytes);
+            if deleted {
+                row::mark_deleted(&mut bytes);
+            }
+            stored.push(&bytes);
         }
-        RowDecoder::new(table, Some(projection), false).decode(rows).map(Some)
+        RowDecoder::new(table, Some(projection), false).decode(stored).map(Some)
     }
 }
 

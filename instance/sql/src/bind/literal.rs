@@ -1,5 +1,6 @@
 //! Values that stand in a statement as they are: literals and `$n` parameters. They never become SQL text.
 
+use arrow::datatypes::DECIMAL128_MAX_PRECISION;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{Expr, UnaryOperator, Value as AstValue};
 use serde_json::value::RawValue;
@@ -122,13 +123,26 @@ impl Literal {
         match self {
             Self::Null => ScalarValue::Null,
             Self::Boolean(value) => ScalarValue::Boolean(Some(*value)),
-            Self::Number(text) => match text.parse::<i64>() {
-                Ok(whole) => ScalarValue::Int64(Some(whole)),
-                Err(_) => ScalarValue::Float64(text.parse().ok()),
-            },
+            Self::Number(text) => number(text),
             Self::Text(text) => ScalarValue::Utf8(Some(text.clone())),
             Self::Bytes(bytes) => ScalarValue::Binary(Some(bytes.clone())),
         }
+    }
+}
+
+/// Whole numbers are exact as long as a DECIMAL can hold them.
+fn number(text: &str) -> ScalarValue {
+    if let Ok(whole) = text.parse::<i64>() {
+        return ScalarValue::Int64(Some(whole));
+    }
+    if let Ok(whole) = text.parse::<u64>() {
+        return ScalarValue::UInt64(Some(whole));
+    }
+    match text.parse::<i128>() {
+        Ok(whole) if whole.unsigned_abs() < 10u128.pow(u32::from(DECIMAL128_MAX_PRECISION)) => {
+            ScalarValue::Decimal128(Some(whole), DECIMAL128_MAX_PRECISION, 0)
+        }
+        _ => ScalarValue::Float64(text.parse().ok()),
     }
 }
 
@@ -182,6 +196,20 @@ mod tests {
     fn parameter(json: &str) -> Result<Literal, String> {
         let values: Vec<Box<RawValue>> = serde_json::from_str(&format!("[ {json} ]")).unwrap();
         Parameters::new(&values).map(|bound| bound.0[0].clone()).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn whole_numbers_are_exact_beyond_64_bits() {
+        let scalar = |text: &str| Literal::Number(text.into()).scalar();
+        let decimal = |value| ScalarValue::Decimal128(Some(value), 38, 0);
+        assert_eq!(scalar("-9223372036854775808"), ScalarValue::Int64(Some(i64::MIN)));
+        assert_eq!(scalar("9223372036854775808"), ScalarValue::UInt64(Some(1 << 63)));
+        assert_eq!(scalar("18446744073709551616"), decimal(1 << 64));
+        assert_eq!(scalar("-9223372036854775809"), decimal(-9223372036854775809));
+        let nines = "9".repeat(38);
+        assert_eq!(scalar(&nines), decimal(nines.parse().unwrap()));
+        assert_eq!(scalar(&"9".repeat(39)), ScalarValue::Float64(Some(1e39)));
+        assert_eq!(scalar("1e3"), ScalarValue::Float64(Some(1000.0)));
     }
 
     #[test]

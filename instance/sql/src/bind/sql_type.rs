@@ -1,14 +1,12 @@
 //! Types as written, with PostgreSQL's and MySQL's aliases, to the types that columns have.
 
-use std::sync::Arc;
-
-use arrow::datatypes::{Field, FieldRef};
+use arrow::datatypes::FieldRef;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::sql::sqlparser::ast::{DataType, ExactNumberInfo, TimezoneInfo};
 use kalamdb_engine::schema::{MAX_DIMENSIONS, SqlType};
 use serde_json::{Value as Json, json};
 
-use crate::{ErrorCode, SqlError};
+use crate::{ErrorCode, SqlError, conversions};
 
 const MAX_PRECISION: u64 = 38;
 /// DECIMAL without precision and scale.
@@ -80,7 +78,8 @@ fn custom(written: &DataType, name: &str, arguments: &[String]) -> Result<SqlTyp
     }
 }
 
-/// Types in expressions, `CAST(x AS UUID)`, which DataFusion does not know by itself.
+/// Types in expressions, `CAST(x AS UUID)`, which DataFusion does not know by itself, or knows as another: its TIMESTAMP has nanoseconds, and
+/// ends in 2262.
 #[derive(Debug)]
 pub struct ColumnTypes;
 
@@ -88,16 +87,19 @@ impl TypePlanner for ColumnTypes {
     fn plan_type_field(&self, written: &DataType) -> datafusion::error::Result<Option<FieldRef>> {
         let own = matches!(
             written,
-            DataType::Datetime(_) | DataType::Datetime64(..) | DataType::Uuid | DataType::JSON | DataType::JSONB
-        ) || matches!(
-            written,
-            DataType::Bytes(_) | DataType::Blob(_) | DataType::Binary(_) | DataType::Varbinary(_) | DataType::Clob(_)
-        ) || matches!(
-            written,
-            DataType::MediumInt(_) | DataType::Dec(_) | DataType::Time(..) | DataType::Custom(..)
-        );
+            DataType::Datetime(_) | DataType::Datetime64(..) | DataType::Timestamp(..) | DataType::TimestampNtz(_)
+        ) || matches!(written, DataType::Uuid | DataType::JSON | DataType::JSONB)
+            || matches!(
+                written,
+                DataType::Bytes(_)
+                    | DataType::Blob(_)
+                    | DataType::Binary(_)
+                    | DataType::Varbinary(_)
+                    | DataType::Clob(_)
+            )
+            || matches!(written, DataType::MediumInt(_) | DataType::Dec(_) | DataType::Time(..) | DataType::Custom(..));
         let bound = own.then(|| bind(written).ok()).flatten();
-        Ok(bound.map(|sql_type| Arc::new(Field::new("", sql_type.arrow(), true))))
+        Ok(bound.map(conversions::target))
     }
 }
 

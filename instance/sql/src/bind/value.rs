@@ -27,15 +27,19 @@ pub fn from_literal(literal: &Literal, column: &Column) -> Result<Value, SqlErro
 
 /// The scalar as a value of the column.
 pub fn from_scalar(scalar: &ScalarValue, column: &Column) -> Result<Value, SqlError> {
+    of_scalar(scalar, column.sql_type).map_err(|reason| does_not_fit(column, &reason))
+}
+
+/// The scalar as a value of that type; the reason where it is none.
+pub fn of_scalar(scalar: &ScalarValue, sql_type: SqlType) -> Result<Value, String> {
     if scalar.is_null() {
         return Ok(Value::Null);
     }
-    moment(scalar, column.sql_type)
-        .or_else(|| embedding::of_list(scalar, column.sql_type))
-        .or_else(|| json_value(scalar, column.sql_type))
-        .or_else(|| plain(scalar).map(|literal| convert(&literal, column.sql_type)))
+    moment(scalar, sql_type)
+        .or_else(|| embedding::of_list(scalar, sql_type))
+        .or_else(|| json_value(scalar, sql_type))
+        .or_else(|| plain(scalar).map(|literal| convert(&literal, sql_type)))
         .unwrap_or_else(|| Err(format!("a value of type {} was given", scalar.data_type())))
-        .map_err(|reason| does_not_fit(column, &reason))
 }
 
 /// The literal as a value of that type; the reason where it is none.
@@ -114,12 +118,30 @@ fn float(literal: &Literal) -> Result<f64, String> {
     };
     let value: f64 = text.parse().map_err(|_| format!("{} is not a number", shown(literal)))?;
     let says_infinite = text.to_ascii_lowercase().contains("inf");
-    if value.is_infinite() && !says_infinite { Err(format!("{text} is out of range")) } else { Ok(value) }
+    if value.is_infinite() && !says_infinite {
+        Err(format!("{text} is out of range"))
+    } else {
+        Ok(canonical_double(value))
+    }
+}
+
+/// The number as it is stored: of the many bits of NaN one, so that all of them are one group.
+pub fn canonical_double(value: f64) -> f64 {
+    if value.is_nan() { f64::NAN } else { value }
 }
 
 fn single(value: f64) -> Result<f32, String> {
     let narrowed = value as f32;
-    if narrowed.is_infinite() && value.is_finite() { Err(format!("{value} is out of range")) } else { Ok(narrowed) }
+    if narrowed.is_infinite() && value.is_finite() {
+        Err(format!("{value} is out of range"))
+    } else {
+        Ok(canonical_float(narrowed))
+    }
+}
+
+/// As [`canonical_double`].
+pub fn canonical_float(value: f32) -> f32 {
+    if value.is_nan() { f32::NAN } else { value }
 }
 
 /// The unscaled integer of a decimal text, rounded half away from zero at the scale.
@@ -225,9 +247,36 @@ fn file(literal: &Literal) -> Result<String, String> {
 fn json(literal: &Literal) -> Result<String, String> {
     let text = text(literal)?;
     match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+        Ok(_) if has_lone_surrogate(&text) => Err("the text is not JSON: half a surrogate pair stands alone".into()),
         Ok(_) => Ok(text),
         Err(error) => Err(format!("the text is not JSON: {error}")),
     }
+}
+
+/// Whether the JSON text writes half of a character as `\ud83d`: it has the form of JSON and is no text.
+fn has_lone_surrogate(json: &str) -> bool {
+    let mut rest = json.as_bytes();
+    while let Some(at) = next_escape(rest) {
+        let escape = &rest[at..];
+        match code_unit(escape) {
+            Some(0xD800..=0xDBFF) if matches!(escape.get(6..).and_then(code_unit), Some(0xDC00..=0xDFFF)) => {
+                rest = &escape[12..];
+            }
+            Some(0xD800..=0xDFFF) => return true,
+            _ => rest = escape.get(2..).unwrap_or_default(),
+        }
+    }
+    false
+}
+
+fn next_escape(json: &[u8]) -> Option<usize> {
+    json.iter().position(|byte| *byte == b'\\')
+}
+
+/// The number of `\u00fc`, if it begins so.
+fn code_unit(escape: &[u8]) -> Option<u16> {
+    let digits = escape.strip_prefix(b"\\u")?.get(..4)?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 pub(super) fn shown(literal: &Literal) -> String {
@@ -265,7 +314,7 @@ fn moment(scalar: &ScalarValue, sql_type: SqlType) -> Option<Result<Value, Strin
     }))
 }
 
-/// What `->` gives: a value of a JSON document, which stays JSON in a JSON column and is what it holds in all others.
+/// What `json_from_scalar` gives: a value of JSON, which stays JSON in a JSON column and is what it holds in all others.
 fn json_value(scalar: &ScalarValue, sql_type: SqlType) -> Option<Result<Value, String>> {
     let ScalarValue::Union(Some((kind, inner)), fields, _) = scalar else { return None };
     if inner.is_null() {
@@ -385,6 +434,18 @@ mod tests {
         check("'Infinity'", SqlType::Double, Ok(Value::Double(f64::INFINITY)));
         check("'{\"a\":[1]}'", SqlType::Json, Ok(Value::Json("{\"a\":[1]}".into())));
         check("'{a}'", SqlType::Json, Err("not JSON"));
+        for text in ["\"\\ud83d\\ude00\"", "\"\\\\ud800\"", "{\"\\u00e4\":1}"] {
+            check(&format!("'{text}'"), SqlType::Json, Ok(Value::Json(text.into())));
+        }
+        for text in
+            ["\"\\ud800\"", "{\"\\ude00\":1}", "\"\\ud83d\\u0041\"", "[\"\\ud83d\\ud83d\\ude00\"]", "\"\\\\\\uD800\""]
+        {
+            check(&format!("'{text}'"), SqlType::Json, Err("surrogate"));
+        }
+        let negative = convert(&Literal::Text("-NaN".into()), SqlType::Double);
+        assert!(matches!(negative, Ok(Value::Double(value)) if value.to_bits() == f64::NAN.to_bits()));
+        let negative = convert(&Literal::Text("-NaN".into()), SqlType::Float);
+        assert!(matches!(negative, Ok(Value::Float(value)) if value.to_bits() == f32::NAN.to_bits()));
         check("'\\x00ff'", SqlType::Bytes, Ok(Value::Bytes(vec![0, 255])));
         check("'\\x0'", SqlType::Bytes, Err("hexadecimal"));
         let uuid = Value::Uuid(Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_00ff));

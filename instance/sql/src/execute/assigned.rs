@@ -73,7 +73,8 @@ impl<'a> Assigned<'a> {
                 (Assignable::Default, _) => self.statements.default_of(column, self.begun),
                 (Assignable::Computed(bound), Some(batch)) => {
                     let named = |error| write::naming(error, std::slice::from_ref(&column.name));
-                    only(rows::values_of(&evaluate(bound, batch).map_err(named)?, column)?)?
+                    let field = bound.expr.return_field(batch.schema_ref())?;
+                    only(rows::computed_values_of(&field, &evaluate(bound, batch).map_err(named)?, column)?)?
                 }
                 (Assignable::Computed(_), None) => only(Vec::new())?,
             };

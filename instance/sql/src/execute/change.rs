@@ -201,8 +201,10 @@ impl Statements {
                 let old: Row = columns.iter().map(|column| column[at].clone()).collect();
                 keys.push(Engine::key(table, &old)?);
             }
-            for (array, assignment) in set.iter().zip(&computed) {
-                columns[assignment.place] = rows::values_of(array, &table.columns[assignment.place])?;
+            let schema = batch.schema();
+            for ((array, field), assignment) in set.iter().zip(&schema.fields()[table.columns.len()..]).zip(&computed) {
+                let column = &table.columns[assignment.place];
+                columns[assignment.place] = rows::computed_values_of(field, array, column)?;
             }
             for (assignment, known) in assignments.iter().zip(&given) {
                 let (column, rows) = (&table.columns[assignment.place], batch.num_rows());

@@ -25,7 +25,7 @@ use crate::bind::names::fold;
 use crate::growth::Account;
 use crate::relations::Relations;
 use crate::sql_types::{SqlTypes, Tables};
-use crate::{ErrorCode, SqlError, calls, checked, rows, uuids};
+use crate::{ErrorCode, SqlError, calls, checked, coercion, rows, uuids};
 
 /// Binds and evaluates expressions over rows of one table, each perhaps beside another row of the same table.
 pub(super) struct Expressions<'a> {
@@ -103,6 +103,7 @@ impl<'a> Expressions<'a> {
             .build();
         let simplifier = ExprSimplifier::new(context);
         Account::begin_planning(self.session.config_options());
+        let planned = coercion::coerce(planned, self.schema())?;
         let coerced = checked::arithmetic(simplifier.coerce(planned, self.schema())?, self.schema())?;
         let planned = simplifier.simplify(coerced)?;
         Account::begin_running(self.session.config_options());

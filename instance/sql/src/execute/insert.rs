@@ -309,8 +309,13 @@ fn given_of_batches(
 ) -> Result<Vec<GivenRow>, SqlError> {
     let mut rows = Vec::new();
     for batch in batches {
-        let cells =
-            batch.columns().iter().zip(places).map(|(array, place)| rows::values_of(array, &table.columns[*place]));
+        let schema = batch.schema();
+        let cells = batch
+            .columns()
+            .iter()
+            .zip(schema.fields())
+            .zip(places)
+            .map(|((array, field), place)| rows::computed_values_of(field, array, &table.columns[*place]));
         let mut columns: Vec<_> = cells.map(|cells| cells.map(Vec::into_iter)).collect::<Result<_, _>>()?;
         rows.extend((0..batch.num_rows()).map(|_| columns.iter_mut().map(Iterator::next).collect::<GivenRow>()));
     }

@@ -135,7 +135,8 @@ fn new_rows(
         } else {
             let named = |error| write::naming(error, std::slice::from_ref(&column.name));
             let bound = expressions.bind(assignment.value, "ON CONFLICT … SET").map_err(named)?;
-            rows::values_of(&evaluate(&bound, &batch).map_err(named)?, column)?
+            let field = bound.expr.return_field(batch.schema_ref())?;
+            rows::computed_values_of(&field, &evaluate(&bound, &batch).map_err(named)?, column)?
         };
         columns.push(values.into_iter());
     }

@@ -35,7 +35,7 @@ impl Session {
     async fn rows(&self, sql: &str) -> Result<Vec<RecordBatch>, crate::SqlError> {
         Account::begin_planning(self.state.config_options());
         let plan = self.state.create_logical_plan(sql).await?;
-        let physical = planner::physical(&self.state, &plan).await?;
+        let physical = planner::physical_of_optimised(&self.state, &self.state.optimize(&plan)?).await?;
         Ok(execute_stream(physical, self.state.task_ctx())?.try_collect().await?)
     }
 
