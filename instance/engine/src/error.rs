@@ -56,7 +56,7 @@ pub enum EngineError {
         table: TableName,
         /// Whether the row has NULL where none may be; else a value that does not fit.
         is_null: bool,
-        /// What is wrong with which row, and how to mend it.
+        /// What is wrong with which row, or with how many, and how to mend it.
         reason: String,
     },
     /// The object store can't be reached, or the instance is not ready for writes; retry later.

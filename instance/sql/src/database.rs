@@ -424,6 +424,7 @@ impl Statements {
             running: self.running.clone(),
             inspection: self.inspection.clone(),
             has_rows: true,
+            hides_scans: false,
         }
     }
 }

@@ -167,8 +167,7 @@ async fn what_rows_contradict_is_refused_and_taken_once_they_are_mended() -> Res
         let set = "ALTER TABLE t ALTER COLUMN v SET NOT NULL";
         refused(&server, set, "NOT_NULL_VIOLATION", "it is NULL in the row with the key (3)").await?;
         let narrow = "ALTER TABLE t MODIFY COLUMN v INT";
-        refused(&server, narrow, "INVALID_VALUE", "the row with the key (2) has a value in it that does not fit")
-            .await?;
+        refused(&server, narrow, "INVALID_VALUE", "for its value in the row with the key (2) does not fit").await?;
         refused(&server, "ALTER TABLE t MODIFY d FLOAT", "INVALID_VALUE", "the row with the key (2)").await?;
         refused(&server, "ALTER TABLE t ADD n INT NOT NULL", "NOT_NULL_VIOLATION", "give it a DEFAULT").await?;
         server.sql("UPDATE t SET v = 2, d = 0.25 WHERE id = 2; UPDATE t SET v = 3 WHERE id = 3").await?;

@@ -20,6 +20,7 @@ mod loads;
 mod open_format;
 mod outages;
 mod owners;
+mod plans;
 mod power_cut;
 mod results;
 mod returning;

@@ -18,7 +18,7 @@ use crate::catalog::CatalogChange;
 use crate::evolution::{self, Altered, Rule, TableChange};
 use crate::point::point;
 use crate::scan;
-use crate::schema::{SEQ, Table, USER_ID};
+use crate::schema::{SEQ, Table};
 use crate::seq::Seq;
 use crate::{Engine, EngineError};
 
@@ -70,7 +70,7 @@ impl Engine {
         }
     }
 
-    /// Fails with a row that breaks one of the rules, of those written after `after`. Answers up to where it has looked.
+    /// Fails where a row breaks one of the rules, of those written after `after`. Answers up to where it has looked.
     async fn look_through(&self, table: &Arc<Table>, rules: &[Rule], after: Option<Seq>) -> Result<Seq, EngineError> {
         let snapshot = self.snapshot();
         let looked = snapshot.hot.last_seq()?;
@@ -81,9 +81,9 @@ impl Engine {
             None => rows,
         };
         for rule in rules {
-            let broken = caught(first_key(table, rows.clone(), rule)).await.map_err(|error| failed(table, error))?;
-            if let Some(key) = broken {
-                return Err(contradicted(table, rule, key));
+            let broken = caught(broken_by(table, rows.clone(), rule)).await.map_err(|error| failed(table, error))?;
+            if let Some(rows) = broken {
+                return Err(contradicted(table, rule, &rows));
             }
         }
         Ok(looked)
@@ -96,16 +96,20 @@ async fn caught<T>(query: impl Future<Output = Result<T, DataFusionError>>) -> R
     AssertUnwindSafe(query).catch_unwind().await.unwrap_or_else(panicked)
 }
 
-/// The key of a row that breaks the rule, with its values as text, after its user in per-user tables.
-async fn first_key(
-    table: &Table,
-    rows: DataFrame,
-    rule: &Rule,
-) -> Result<Option<Vec<String>>, datafusion::error::DataFusionError> {
-    let user = table.kind.is_per_user().then(|| ident(USER_ID));
+/// What breaks the rule, in words: a row by its key. Of per-user tables it is told only how many rows, whose keys are their users' own.
+async fn broken_by(table: &Table, rows: DataFrame, rule: &Rule) -> Result<Option<String>, DataFusionError> {
+    let rows = rows.filter(breaks(rule))?;
+    if table.kind.is_per_user() {
+        let count = rows.count().await?;
+        return Ok((count > 0).then(|| format!("{count} row(s)")));
+    }
+    Ok(first_key(table, rows).await?.map(|key| format!("the row with the key ({})", key.join(", "))))
+}
+
+/// The key of one of the rows, with its values as text.
+async fn first_key(table: &Table, rows: DataFrame) -> Result<Option<Vec<String>>, DataFusionError> {
     let key = table.key_positions().into_iter().map(|place| ident(table.columns[place].name.clone()));
-    let batches = rows.filter(breaks(rule))?.select(user.into_iter().chain(key).collect::<Vec<_>>())?;
-    let batches = batches.limit(0, Some(1))?.collect().await?;
+    let batches = rows.select(key.collect::<Vec<_>>())?.limit(0, Some(1))?.collect().await?;
     let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(None) };
     let cell = |array: &ArrayRef| {
         Ok(match ScalarValue::try_from_array(array, 0)? {
@@ -129,40 +133,34 @@ fn breaks(rule: &Rule) -> Expr {
     }
 }
 
-fn contradicted(table: &Table, rule: &Rule, mut key: Vec<String>) -> EngineError {
-    let user = table.kind.is_per_user().then(|| key.remove(0));
-    let row = match user {
-        Some(user) => format!("the row with the key ({}) of user {user}", key.join(", ")),
-        None => format!("the row with the key ({})", key.join(", ")),
-    };
+fn contradicted(table: &Table, rule: &Rule, rows: &str) -> EngineError {
     let table = &table.name;
     let (is_null, reason) = match rule {
         Rule::NoRows(column) => (
             true,
             format!(
-                "column '{column}' is NOT NULL without a DEFAULT, and {row} would have no value for it; give it a DEFAULT"
+                "column '{column}' is NOT NULL without a DEFAULT, and {rows} would have no value for it; give it a DEFAULT"
             ),
         ),
         Rule::NotNull(column) => (
             true,
             format!(
-                "column '{column}' can't become NOT NULL, for it is NULL in {row}; UPDATE {table} SET {column} = … WHERE \
+                "column '{column}' can't become NOT NULL, for it is NULL in {rows}; UPDATE {table} SET {column} = … WHERE \
                      {column} IS NULL"
             ),
         ),
         Rule::Fits { column, to, .. } => (
             false,
             format!(
-                "column '{column}' can't become {to}, for {row} has a value in it that does not fit; UPDATE or DELETE such \
-                     rows first"
+                "column '{column}' can't become {to}, for its value in {rows} does not fit; UPDATE or DELETE such rows first"
             ),
         ),
     };
     EngineError::Contradicted { table: table.clone(), is_null, reason }
 }
 
-fn failed(table: &Table, error: datafusion::error::DataFusionError) -> EngineError {
-    if let datafusion::error::DataFusionError::External(inner) = error.find_root()
+fn failed(table: &Table, error: DataFusionError) -> EngineError {
+    if let DataFusionError::External(inner) = error.find_root()
         && let Some(EngineError::Unavailable(message)) = inner.downcast_ref::<EngineError>()
     {
         return EngineError::Unavailable(message.clone());

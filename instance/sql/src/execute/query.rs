@@ -10,6 +10,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 use kalamdb_engine::Engine;
+use kalamdb_engine::catalog::Role;
 use kalamdb_engine::engine::{FoundRow, LookUp};
 use kalamdb_engine::schema::{SqlType, Table};
 use kalamdb_engine::value::Value;
@@ -171,7 +172,9 @@ impl Statements {
     }
 
     pub(crate) async fn explain(&self, explain: &ast::Statement, scope: &Scope<'_>) -> Result<Outcome, SqlError> {
-        let relations = self.relations(scope);
+        let mut relations = self.relations(scope);
+        // From DBA on one may act for any user, and see what files hold.
+        relations.hides_scans = scope.identity.role < Role::Dba;
         let mut explain = explain.clone();
         if let ast::Statement::Explain { statement, .. } = &mut explain
             && let ast::Statement::Query(query) = statement.as_mut()

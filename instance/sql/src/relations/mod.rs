@@ -5,6 +5,7 @@
 mod host;
 mod information;
 mod manifest;
+mod opaque;
 mod people;
 mod process;
 mod queries;
@@ -26,6 +27,8 @@ pub use host::{Host, LogLine, Session, Setting};
 pub(crate) use manifest::manifest;
 pub(crate) use system::{DBA_ONLY, default_text, storages};
 pub use view::{View, ViewColumn};
+
+use opaque::Opaque;
 
 use crate::authorize::{self, Access};
 use crate::bind::names::{CATALOG, INFORMATION_SCHEMA, SYSTEM};
@@ -57,6 +60,8 @@ pub struct Relations {
     pub inspection: Arc<Inspection>,
     /// Whether names mean rows, or only columns, in plans that are bound to rows later.
     pub has_rows: bool,
+    /// Whether plans show nothing of how they read per-user tables.
+    pub hides_scans: bool,
 }
 
 /// What system tables tell beside the engine.
@@ -83,7 +88,8 @@ impl Relations {
             return Ok(Arc::new(Unbound::new(table.name.clone(), schema, TableProviderFilterPushDown::Inexact)));
         }
         let user = table.kind.is_per_user().then_some(&self.identity.user);
-        Ok(self.snapshot.provider_with(table, schema, user))
+        let provider = self.snapshot.provider_with(table, schema, user);
+        Ok(if self.hides_scans && user.is_some() { Arc::new(Opaque(provider)) } else { provider })
     }
 
     /// The same relations, whose names mean columns and no rows.
