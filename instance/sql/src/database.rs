@@ -112,7 +112,9 @@ impl Database {
         let other = other.map(|user| authorize::impersonated(user, &catalog, identity)).transpose();
         let other = other.map_err(|error| error.in_statement(1, &parsed.text))?;
         // Before anybody sees a row.
-        self.statements.audit(parsed, &namespace, identity).await?;
+        if let Some(entry) = audit::change(parsed, &namespace, identity, Utc::now().timestamp_millis()) {
+            self.statements.engine.record_access(vec![entry]).await.map_err(audit::unrecorded)?;
+        }
         let (about, observer) = (observe::subject(&parsed.statement, &namespace), Arc::clone(&self.observer));
         let begun = Instant::now();
         let ended = move || observer.statement_ended(about.0, about.1.as_ref(), begun.elapsed());

@@ -22,6 +22,8 @@ const SPILL_FULL: &str = "used disk space during the spilling process";
 const RESOURCES: &str = "select less at a time, or raise sql.query_memory_bytes, sql.memory_bytes or sql.spill_bytes";
 /// How every result beyond its type is told.
 pub const OUT_OF_RANGE: &str = "the result is out of range";
+/// How arrow begins to tell an overflow; the operands follow.
+const OVERFLOW: &str = "Overflow happened on: ";
 /// What stands in a text only where a tree was printed.
 const MARKS_OF_TREES: [&str; 6] = ["Span(", "Spans(", "span: ", "quote_style: ", "relation: ", "Expr {"];
 
@@ -48,6 +50,7 @@ fn told(root: &DataFusionError) -> (ErrorCode, String) {
         // What it met with is a statement that it was not made for; another one can be written.
         DataFusionError::Internal(text) => (ErrorCode::Execution, format!("the query engine can't run this: {text}")),
         DataFusionError::ArrowError(error, _) => return of_arrow(error),
+        DataFusionError::ParquetError(error) => return of_parquet(&error.to_string()),
         DataFusionError::ResourcesExhausted(text) => {
             return (ErrorCode::ResourcesExhausted, format!("{} ({RESOURCES})", first_part(text)));
         }
@@ -74,6 +77,17 @@ fn of_arrow(error: &ArrowError) -> (ErrorCode, String) {
             }
             (ErrorCode::Execution, first_part(&text))
         }
+    }
+}
+
+/// A filter is computed while a file is read, and nothing but the text tells its error.
+fn of_parquet(text: &str) -> (ErrorCode, String) {
+    match text.split_once(OVERFLOW) {
+        Some((_, rest)) => {
+            let operands = rest.split('"').next().unwrap_or_default();
+            (ErrorCode::InvalidValue, format!("{OUT_OF_RANGE}: {operands}"))
+        }
+        None => (ErrorCode::Execution, first_part(&format!("Parquet error: {text}"))),
     }
 }
 

@@ -11,7 +11,7 @@
 //! results of any size away in pieces, [`load`] takes rows in. [`running`] knows what runs now, [`turns`] how many may,
 //! [`memory`] and [`growth`] what they may hold, [`contention`] how writers of the same rows give way to each other.
 //!
-//! [`wildcard`], [`flag`], [`uuids`], [`coercion`], [`series`], [`quantified`], [`mod@values`], [`duplicates`], [`calls`], [`checked`] and [`sum`] put
+//! [`wildcard`], [`flag`], [`uuids`], [`zeros`], [`coercion`], [`series`], [`quantified`], [`mod@values`], [`duplicates`], [`calls`], [`checked`] and [`sum`] put
 //! right what DataFusion would understand in another way, with [`conversions`] and [`documents`] for values, and [`diagnosis`] what it says
 //! of mistakes; [`sql_types`] and [`lineage`] tell what a column of a result is.
 //!
@@ -61,6 +61,7 @@ pub mod turns;
 pub mod uuids;
 pub mod values;
 pub mod wildcard;
+pub mod zeros;
 
 pub use config::SqlConfig;
 pub use database::{Database, Identity, Request};

@@ -30,9 +30,8 @@ use crate::relations::Relations;
 use crate::sql_types::Tables;
 use crate::sum::CheckedSum;
 use crate::turns::Lane;
-use crate::{
-    ErrorCode, SqlError, calls, documents, duplicates, flag, functions, quantified, series, uuids, values,
-};
+use crate::zeros::EqualZeros;
+use crate::{ErrorCode, SqlError, calls, documents, duplicates, flag, functions, quantified, series, uuids, values};
 
 /// How many of the greediest operators an error names when memory runs out.
 const NAMED_CONSUMERS: usize = 3;
@@ -141,6 +140,7 @@ impl Planner {
         // Before those of others, which would plan the same operators.
         let state = state.with_expr_planners(vec![Arc::new(Arrow::default()), Arc::new(Coercion)]);
         let state = state.with_default_features().with_analyzer_rule(Arc::new(CheckedArithmetic));
+        let state = state.with_analyzer_rule(Arc::new(EqualZeros));
         let mut state = state.with_type_planner(Arc::new(ColumnTypes)).build();
         datafusion_functions_json::register_all(&mut state)?;
         state.register_function_rewrite(Arc::new(Coercion))?;

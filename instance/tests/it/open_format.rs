@@ -126,8 +126,17 @@ async fn duckdb_and_delta_rs_filter_columns_of_other_types_rightly() -> Result<(
     server.sql("INSERT INTO t VALUES (11, 0.5, 0.25, 1.254, 0.1, 40000), (12, -0.5, 0.75, 1.25, 0.3, 1)").await?;
     assert_eq!(server.flush("t").await?, "completed");
     let altered = [
-        "r >= -0.5", "r = 0.5", "r < 1", "e < 0.5", "e >= 0.25", "d = 1.254", "d = 1.25", "d > 1.2401", "f > 0.1",
-        "f <= 0.1", "f = 0.5",
+        "r >= -0.5",
+        "r = 0.5",
+        "r < 1",
+        "e < 0.5",
+        "e >= 0.25",
+        "d = 1.254",
+        "d = 1.25",
+        "d > 1.2401",
+        "f > 0.1",
+        "f <= 0.1",
+        "f = 0.5",
     ];
     let filters: Vec<_> = altered.into_iter().chain(["b > 1", "b = 1", "b >= 30000", "b < 40000"]).collect();
     for compacted in [false, true] {
