@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use chrono::{DateTime, Utc};
 use datafusion::sql::sqlparser::ast::{
     self, AssignmentTarget, BinaryOperator, Expr, FromTable, Ident, SelectItem, SetExpr, Spanned, TableFactor,
     TableWithJoins, UnaryOperator, Visit, Visitor,
@@ -17,7 +16,7 @@ use datafusion::sql::sqlparser::ast::{
 use kalamdb_engine::Engine;
 use kalamdb_engine::engine::{LookUp, RowWrite};
 use kalamdb_engine::hot::Key;
-use kalamdb_engine::schema::{Column, DELETED, SEQ, Table};
+use kalamdb_engine::schema::{DELETED, SEQ, Table};
 use kalamdb_engine::seq::Seq;
 use kalamdb_engine::value::{Row, Value};
 

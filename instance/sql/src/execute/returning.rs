@@ -16,7 +16,7 @@ use super::expression::{Bound, Expressions, evaluate};
 use super::{ResultColumn, RowSet, query};
 use crate::bind::names::{column_name, fold};
 use crate::bind::sql_type::wire_name;
-use crate::{ErrorCode, SqlError, documents, reply, rows};
+use crate::{ErrorCode, SqlError, reply, rows};
 
 /// The columns that a statement returns.
 pub(super) struct Returning<'a> {
