@@ -44,8 +44,8 @@ fn writes_go_on_without_the_object_store_and_the_flush_is_made_up_for() -> Resul
     // A connection that was open when the server went tells less; the next look finds out more.
     database.wait_for("the operator to say that nobody listens", |object| {
         let told = condition(object, "ObjectStoreReachable").cloned().unwrap_or_default();
-        let refused = told["status"] == "False" && told["message"].as_str().is_some_and(|why| why.contains("refused"));
-        Ok(if refused { Seen::Ready(()) } else { Seen::Waiting(told.to_string()) })
+        let nobody = told["message"].as_str().is_some_and(|why| why.contains("nothing listens"));
+        Ok(if told["status"] == "False" && nobody { Seen::Ready(()) } else { Seen::Waiting(told.to_string()) })
     })?;
     check_that_the_status_stands_still(&place, &root)?;
 
