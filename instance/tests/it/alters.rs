@@ -311,10 +311,10 @@ async fn other_engines_follow_the_schema() -> Result<()> {
     let read = std::process::Command::new(python).arg(script).arg(table.path()).output()?;
     ensure!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
     let read: BTreeMap<String, Value> = serde_json::from_slice(&read.stdout)?;
-    // Old files lack the columns that came later, and a text is such a one.
+    // Old files lack the columns that came later; one of another type is such a column, unless both are integers.
     let expected = json!([
-        [1, 10, "1.5000", null, null],
-        [3, 30, "3.5000", null, null],
+        [1, 10, null, null, null],
+        [3, 30, null, null, null],
         [4, 5_000_000_000i64, "1.2345", "four", 40],
     ]);
     for engine in ["duckdb", "delta-rs"] {
