@@ -8,7 +8,7 @@ import duckdb_extension_delta
 from deltalake import DeltaTable, QueryBuilder
 
 COLUMNS = "id, number, CAST(m AS VARCHAR) AS m, t, w"
-FILTER = "number = 30 AND id = 3 AND m = 3.5"
+FILTER = "number = 30 AND id = 3"
 
 folder = sys.argv[1]
 connection = duckdb.connect()
