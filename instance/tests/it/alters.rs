@@ -313,7 +313,7 @@ async fn other_engines_follow_the_schema() -> Result<()> {
     let read: BTreeMap<String, Value> = serde_json::from_slice(&read.stdout)?;
     // Old files lack the columns that came later; one of another type is such a column, unless both are integers.
     let expected =
-        json!([[1, 10, null, null, null], [3, 30, null, null, null], [4, 5_000_000_000i64, "1.2345", "four", 40],]);
+        json!([[1, 10, null, null, null], [3, 30, null, null, null], [4, 5_000_000_000i64, "1.2345", "four", 40]]);
     for engine in ["duckdb", "delta-rs"] {
         assert_eq!(read[engine], expected, "{engine}");
         assert_eq!(read[&format!("{engine} filtered")], json!([[3]]), "{engine}");
