@@ -184,15 +184,9 @@ impl RowReader {
         mut each: impl FnMut(usize, Field),
     ) -> Result<RowHeader, EngineError> {
         let header = header(&bytes[row.clone()])?;
-        let mut fields = Fields { at: row.start + HEADER_LENGTH, end: row.end };
-        let mut next = fields.next(bytes)?;
+        let mut fields = Fields::begin(bytes, row)?;
         for (number, column) in self.wanted.iter().enumerate() {
-            while let Some((id, _)) = next
-                && id < column.id
-            {
-                next = fields.next(bytes)?;
-            }
-            let stored = next.filter(|(id, _)| *id == column.id).map(|(_, field)| field);
+            let stored = fields.find(bytes, column.id)?;
             let field = if column.former.is_empty() && (stored.is_some() || column.since <= header.schema) {
                 stored.unwrap_or(Field::NULL)
             } else {
@@ -250,15 +244,9 @@ pub fn decode_row(table: &Table, reader: &RowReader, bytes: &[u8]) -> Result<(Ro
         return Ok((header, None));
     }
     let mut row = vec![Value::Null; table.columns.len()];
-    let mut fields = Fields { at: HEADER_LENGTH, end: bytes.len() };
-    let mut next = fields.next(bytes)?;
+    let mut fields = Fields::begin(bytes, 0..bytes.len())?;
     for column in &reader.wanted {
-        while let Some((id, _)) = next
-            && id < column.id
-        {
-            next = fields.next(bytes)?;
-        }
-        let stored = next.filter(|(id, _)| *id == column.id).and_then(|(_, field)| field.of(bytes));
+        let stored = fields.find(bytes, column.id)?.and_then(|field| field.of(bytes));
         if let Some(field) = column.read(header.schema, stored)? {
             row[column.position] = decode_field(column.sql_type, &field)?;
         }
@@ -270,10 +258,26 @@ pub fn decode_row(table: &Table, reader: &RowReader, bytes: &[u8]) -> Result<(Ro
 struct Fields {
     at: usize,
     end: usize,
+    /// The field that comes next.
+    next: Option<(ColumnId, Field)>,
 }
 
 impl Fields {
-    fn next(&mut self, bytes: &[u8]) -> Result<Option<(ColumnId, Field)>, EngineError> {
+    fn begin(bytes: &[u8], row: Range<usize>) -> Result<Self, EngineError> {
+        let mut fields = Self { at: row.start + HEADER_LENGTH, end: row.end, next: None };
+        fields.next = fields.read(bytes)?;
+        Ok(fields)
+    }
+
+    /// The field of that column, if the row has one. Columns are asked for in ascending order of their ids, as fields lie.
+    fn find(&mut self, bytes: &[u8], column: ColumnId) -> Result<Option<Field>, EngineError> {
+        while self.next.is_some_and(|(id, _)| id < column) {
+            self.next = self.read(bytes)?;
+        }
+        Ok(self.next.filter(|(id, _)| *id == column).map(|(_, field)| field))
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<Option<(ColumnId, Field)>, EngineError> {
         let mut rest = &bytes[self.at..self.end];
         if rest.is_empty() {
             return Ok(None);
